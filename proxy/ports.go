@@ -1,0 +1,49 @@
+package proxy
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// Decider answers policy questions. It is pure and safe for concurrent use.
+type Decider interface {
+	// Decide answers for the policy in force at this moment.
+	Decide(policy.Query) policy.Decision
+	// Version names the policy in force, "" when there is none.
+	Version() string
+}
+
+// Resolver turns a name into addresses. It is asked only after the policy
+// has allowed the name (DESIGN.md section 2, principle 3).
+type Resolver interface {
+	// Lookup returns the name's addresses, IPv6 and IPv4 mixed, unmapped and
+	// unvetted. The name is canonical and absolute: no search domain is ever
+	// appended. An error is a [*net.DNSError] (IsTimeout when no server answered
+	// in time, IsNotFound for NXDOMAIN and NODATA, Err the response code's word)
+	// or ctx's cause.
+	Lookup(ctx context.Context, name string) ([]netip.Addr, error)
+}
+
+// Recorder receives what becomes of each attempt. Observe may be called from
+// many goroutines at once.
+type Recorder interface {
+	Observe(flow.Event)
+}
+
+// Timeouts bound every stage of an attempt. Zero means the default.
+type Timeouts struct {
+	Hello time.Duration // until the name is known: HTTP head or ClientHello; 5 s
+	Dial  time.Duration // to connect, all addresses together; 10 s
+	Idle  time.Duration // a tunnel without a byte either way; 15 min
+	Drain time.Duration // from the stop signal until what is left is cut; 25 s
+}
+
+// Limits bound what callers may hold at once. Zero means no limit.
+type Limits struct {
+	Connections int // accepted connections in all
+	PerSource   int // accepted connections of one client address
+}
