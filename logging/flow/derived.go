@@ -1,0 +1,32 @@
+package flow
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+// Duration returns how long the attempt took, 0 while it lasts.
+func (r *Record) Duration() time.Duration {
+	if r.End.IsZero() {
+		return 0
+	}
+	return max(r.End.Sub(r.Start), 0)
+}
+
+// Enforcement says on whose word the name was judged: "connect" (the authority
+// of CONNECT; a TLS tunnel's SNI must equal it), "http" (the request's target)
+// or "sni" (the ClientHello alone), "" when nothing was learned. An S3 bucket
+// judged by "connect" or "sni" is advisory: S3 routes by the Host inside TLS.
+func (r *Record) Enforcement() string {
+	switch r.Via {
+	case policy.ViaConnect:
+		return "connect"
+	case policy.ViaHTTP:
+		return "http"
+	case policy.ViaTLS:
+		return "sni"
+	case policy.ViaUnknown:
+	}
+	return ""
+}
