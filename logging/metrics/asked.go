@@ -1,0 +1,48 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// asked collects, at each scrape, the figures that others keep.
+type asked struct{ c Config }
+
+// Describe implements [prometheus.Collector].
+func (a asked) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(a, ch) }
+
+// Collect implements [prometheus.Collector].
+func (a asked) Collect(ch chan<- prometheus.Metric) {
+	if a.c.Connections != nil {
+		s := a.c.Connections()
+		ch <- counter("connections_accepted_total", "Connections accepted, refused ones included.", s.Accepted)
+		ch <- counter("connections_refused_total", "Connections refused by a limit.", s.Refused)
+		ch <- gauge("connections_active", "Connections open to clients.", s.Active)
+	}
+	if a.c.DNS != nil {
+		s := a.c.DNS()
+		const name, help = "dns_lookups_total", "Lookups of names by how they were answered."
+		ch <- counter(name, help, s.Hits, "result", "hit")
+		ch <- counter(name, help, s.Misses, "result", "miss")
+		ch <- counter(name, help, s.Stale, "result", "stale")
+		ch <- counter(name, help, s.Errors, "result", "error")
+		ch <- gauge("dns_cache_entries", "Answers held by the resolver's cache.", s.Entries)
+	}
+	for sink, dropped := range a.c.Dropped {
+		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
+	}
+}
+
+func counter(name, help string, value uint64, label ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc(name, help, label), prometheus.CounterValue, float64(value))
+}
+
+func gauge(name, help string, value int) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc(name, help, nil), prometheus.GaugeValue, float64(value))
+}
+
+// desc describes a metric, with one constant label (name, value) or none.
+func desc(name, help string, label []string) *prometheus.Desc {
+	labels := prometheus.Labels{}
+	if len(label) == 2 {
+		labels[label[0]] = label[1]
+	}
+	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, nil, labels)
+}

@@ -1,0 +1,87 @@
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const namespace = "sallyport"
+
+// Config says what to export beside what events tell. Its zero value is
+// usable. The functions are called at each scrape, from any goroutine.
+type Config struct {
+	Version  string // of the build
+	Revision string // of the source, "" when not known
+
+	// Connections returns the listeners' figures; nil leaves them out.
+	Connections func() ConnectionStats
+	// DNS returns the resolver's figures; nil leaves them out.
+	DNS func() DNSStats
+	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
+	// were lost since the start.
+	Dropped map[string]func() uint64
+}
+
+// ConnectionStats are the figures of all listeners together, since the start.
+type ConnectionStats struct {
+	Accepted uint64 // refused ones included
+	Refused  uint64 // by a limit
+	Active   int
+}
+
+// DNSStats are the resolver's figures since the start. Each lookup counts once.
+type DNSStats struct {
+	Hits    uint64 // answered from the cache, negative answers included
+	Misses  uint64 // answered by a server
+	Stale   uint64 // answered from the cache past its time, while servers fail
+	Errors  uint64 // not answered
+	Entries int    // in the cache
+}
+
+// Metrics collects and serves the metrics. It is a flow.Reader and safe for
+// concurrent use; make it with [New].
+type Metrics struct {
+	registry *prometheus.Registry
+	flows    *flows
+	policy   *policyMetrics
+}
+
+// New returns Metrics with a registry of their own, which also holds the Go
+// runtime's and the process's collectors.
+func New(c Config) *Metrics {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(c),
+		asked{c},
+	)
+	return &Metrics{registry: r, flows: newFlows(r), policy: newPolicyMetrics(r)}
+}
+
+// Handler serves the metrics in Prometheus's text formats.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             10 * time.Second,
+	})
+}
+
+func buildInfo(c Config) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: namespace,
+		Name:      "build_info",
+		Help:      "Always 1; the labels tell the build.",
+		ConstLabels: prometheus.Labels{
+			"version": c.Version, "revision": c.Revision, "goversion": runtime.Version(),
+		},
+	})
+	g.Set(1)
+	return g
+}
