@@ -1,0 +1,269 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Policy is a compiled policy. It is immutable and safe for concurrent use;
+// [Load] makes it. The zero Policy, and a nil one, deny everything.
+type Policy struct {
+	version     string
+	standing    standing // of callers whose sources state no mode
+	sources     []source
+	rules       []Rule
+	hosts       hostIndex
+	addresses   prefixTable
+	buckets     nameIndex
+	accessPoint nameIndex
+	callers     prefixTable // prefix to sources
+	warnings    []Warning
+	notes       []Warning
+	lapses      []lapse
+}
+
+// source is a compiled entry of sources.
+type source struct {
+	name     string
+	prefixes prefixTable
+	standing *standing // nil when it states no mode
+	pos      Pos
+}
+
+// ruleMatch is what a rule asks of a query besides its destination. Its zero
+// value asks for nothing.
+type ruleMatch struct {
+	ports       []portRange
+	anyProtocol bool
+	sources     []int32
+	s3          *s3Match
+	// patterns, prefixes and names are what the rule is indexed under, for
+	// those who explain and lint it.
+	patterns []string
+	prefixes []netip.Prefix
+}
+
+// miss says what of a rule does not fit a query.
+type miss uint8
+
+const (
+	missNothing miss = iota
+	missWildcard
+	missRegion
+	missPort
+	missProtocol
+	missSource
+)
+
+// search is one run of Decide.
+type search struct {
+	policy   *Policy
+	source   netip.Addr
+	port     uint16
+	protocol Protocol // ProtocolUnknown fits all
+	s3       S3Ref
+	deny     int32 // the first deny rule that fits, -1 for none
+	allow    int32 // the allow rule that governs, -1 for none
+}
+
+// Decide answers a query. It is pure and total: any matching deny rule wins,
+// whatever the order of the rules; then the allow rule that governs (see
+// below); and when nothing matches the answer is no.
+//
+// Of several allow rules that match, one alone governs what the attempt must
+// carry and where its name may lead: a rule with protocol tcp before others,
+// then one with resolves_to, then the first in the documents' order.
+//
+// In report mode a denial becomes an allow that keeps the denial's reason and
+// rule, see [Decision.WouldDeny]. An attempt without a name stays denied:
+// there is nothing to connect to. Decide does not allocate.
+func (p *Policy) Decide(q Query) Decision {
+	if p == nil {
+		return Decision{Reason: unmatched(q.Host, S3Ref{})}
+	}
+	s := p.begin(q)
+	d := Decision{S3: s.s3}
+	d.Source, d.Mode = p.standingOf(q)
+	s.run(q.Host)
+	switch {
+	case s.deny >= 0:
+		d.Rule, d.Reason = &p.rules[s.deny], ReasonDenyRule
+	case s.allow >= 0:
+		d.Rule, d.Reason, d.Verdict = &p.rules[s.allow], ReasonRule, Allow
+		d.Protocol = d.Rule.Protocol
+		return d
+	default:
+		d.Reason = unmatched(q.Host, s.s3)
+	}
+	if d.Mode == Report && d.Reason != ReasonNoName {
+		d.Verdict, d.Protocol = Allow, ProtocolTCP
+	}
+	return d
+}
+
+// begin returns the search for a query that has not looked at a rule yet.
+func (p *Policy) begin(q Query) search {
+	s := search{
+		policy: p, source: q.Source.Addr.Unmap(), port: q.Port,
+		protocol: q.Protocol, deny: -1, allow: -1,
+	}
+	if s.protocol == ProtocolUnknown {
+		switch q.Via {
+		case ViaTLS:
+			s.protocol = ProtocolTLS
+		case ViaHTTP:
+			s.protocol = ProtocolHTTP
+		}
+	}
+	s.s3, _ = ParseS3Host(q.Host)
+	return s
+}
+
+// run looks at every rule whose destination fits the host.
+func (s *search) run(h Host) { s.policy.candidates(h, s.s3, s.consider) }
+
+// candidates visits the rules whose destination fits the host.
+func (p *Policy) candidates(h Host, s3 S3Ref, visit visit) {
+	if a, literal := h.Addr(); literal {
+		p.addresses.find(a, visit)
+		return
+	}
+	if h.IsZero() {
+		return
+	}
+	p.hosts.find(h.name, visit)
+	if s3.Bucket != "" {
+		p.buckets.find(s3.Bucket, visit)
+	}
+	if s3.AccessPoint != "" {
+		p.accessPoint.find(s3.AccessPoint, visit)
+		if owned := ownedName(h, s3); owned != "" {
+			p.accessPoint.find(owned, visit)
+		}
+	}
+}
+
+// consider takes the better of what was found so far and some rules.
+func (s *search) consider(rules []int32, spelled bool) {
+	for _, i := range rules {
+		r := &s.policy.rules[i]
+		if r.Verdict == Deny {
+			if (s.deny < 0 || i < s.deny) && s.misses(r, spelled) == missNothing {
+				s.deny = i
+			}
+			continue
+		}
+		if s.misses(r, spelled) == missNothing && (s.allow < 0 || s.policy.governs(i, s.allow)) {
+			s.allow = i
+		}
+	}
+}
+
+// governs reports whether the allow rule i goes before j.
+func (p *Policy) governs(i, j int32) bool {
+	a, b := &p.rules[i], &p.rules[j]
+	if at, bt := a.Protocol == ProtocolTCP, b.Protocol == ProtocolTCP; at != bt {
+		return at
+	}
+	if at, bt := len(a.ResolvesTo) > 0, len(b.ResolvesTo) > 0; at != bt {
+		return at
+	}
+	return i < j
+}
+
+// misses says what of a rule, whose destination fits, does not fit.
+func (s *search) misses(r *Rule, spelled bool) miss {
+	m := &r.match
+	if m.s3 != nil {
+		if !m.s3.fits(s.s3, r.Verdict) {
+			return missRegion
+		}
+	} else if s.s3.Form != "" && !spelled && r.Verdict == Allow {
+		return missWildcard
+	}
+	switch {
+	case !fitsPort(m.ports, s.port):
+		return missPort
+	case !m.anyProtocol && s.protocol != ProtocolUnknown && r.Protocol != s.protocol && r.Protocol != ProtocolTCP:
+		return missProtocol
+	case len(m.sources) > 0 && !s.fromAny(m.sources):
+		return missSource
+	}
+	return missNothing
+}
+
+func fitsPort(ranges []portRange, port uint16) bool {
+	for _, r := range ranges {
+		if r.low <= port && port <= r.high {
+			return true
+		}
+	}
+	return len(ranges) == 0
+}
+
+func (s *search) fromAny(sources []int32) bool {
+	for _, i := range sources {
+		if s.policy.sources[i].prefixes.holds(s.source) {
+			return true
+		}
+	}
+	return false
+}
+
+// unmatched is the reason when no rule speaks of a host.
+func unmatched(h Host, s3 S3Ref) Reason {
+	switch _, literal := h.Addr(); {
+	case h.IsZero():
+		return ReasonNoName
+	case literal:
+		return ReasonIPLiteral
+	case s3.Form == "":
+		return ReasonNoRule
+	case s3.Opaque():
+		return ReasonS3Opaque
+	}
+	return ReasonS3Bucket
+}
+
+// standingOf returns the first source that the caller belongs to, and the
+// mode in force for it: of its sources that state one the strictest, else the
+// documents'.
+func (p *Policy) standingOf(q Query) (string, Mode) {
+	first, stated, mode := int32(-1), false, Report
+	p.callers.find(q.Source.Addr.Unmap(), func(ids []int32, _ bool) {
+		for _, i := range ids {
+			if first < 0 || i < first {
+				first = i
+			}
+			if s := p.sources[i].standing; s != nil {
+				stated = true
+				mode = min(mode, s.modeAt(q.At))
+			}
+		}
+	})
+	if !stated {
+		mode = p.standing.modeAt(q.At)
+	}
+	if first < 0 {
+		return "", mode
+	}
+	return p.sources[first].name, mode
+}
+
+// Version names the policy: the first 12 hexadecimal digits of the SHA-256
+// of its documents' names and texts; "" for a policy that was not loaded.
+func (p *Policy) Version() string {
+	if p == nil {
+		return ""
+	}
+	return p.version
+}
+
+// Rules returns the rules in the documents' order, a preset's parts in the
+// place of the rule that names it. The rules are shared: do not change them.
+func (p *Policy) Rules() []Rule {
+	if p == nil {
+		return nil
+	}
+	return slices.Clip(p.rules)
+}

@@ -1,0 +1,490 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// document is one policy document as written: its shape is checked, what its
+// words mean is not yet (that is compile's).
+type document struct {
+	*reader
+	mode    *standing // nil when the document states none
+	sources []sourceText
+	rules   []ruleText
+}
+
+// sourceText is one entry of sources.
+type sourceText struct {
+	node     *yaml.Node // the mapping
+	name     string
+	prefixes []netip.Prefix
+	standing *standing // nil when the source states no mode
+	untilAt  *yaml.Node
+}
+
+// ruleText is one entry of rules. A nil node is a key that is not there.
+type ruleText struct {
+	node       *yaml.Node // the mapping
+	name       string
+	nameAt     *yaml.Node
+	owner      string
+	verdict    Verdict
+	hosts      []*yaml.Node
+	cidrs      []prefixText
+	s3         *s3Text
+	preset     *yaml.Node
+	with       *yaml.Node
+	ports      []portRange
+	portsAt    *yaml.Node
+	sources    []*yaml.Node
+	protocol   Protocol
+	protocolAt *yaml.Node
+	resolvesTo []prefixText
+	allowBroad *yaml.Node // nil unless true
+	targets    []string   // which of hosts, cidrs, s3 and preset are there
+	listed     bool       // the destination was read without an error
+}
+
+// prefixText is a prefix and where it stands.
+type prefixText struct {
+	netip.Prefix
+	node *yaml.Node
+}
+
+// s3Text is the value of a rule's s3 key.
+type s3Text struct {
+	node         *yaml.Node
+	buckets      []*yaml.Node
+	accessPoints []*yaml.Node
+	regions      []*yaml.Node
+	partition    *yaml.Node
+}
+
+// portRange is a range of ports, both ends included.
+type portRange struct{ low, high uint16 }
+
+var (
+	documentKeys = []string{"version", "mode", "report_until", "sources", "rules"}
+	sourceKeys   = []string{"name", "cidrs", "mode", "report_until", "ecs", "principals"}
+	ruleKeys     = []string{
+		"name", "owner", "action", "hosts", "cidrs", "s3", "preset", "with",
+		"ports", "protocol", "sources", "resolves_to", "allow_broad",
+	}
+	s3Keys = []string{"buckets", "access_points", "regions", "partition", "inspect", "operations", "accounts"}
+)
+
+// readDocument reads one document. Whatever is wrong with it is in its
+// reader.
+func readDocument(t Text) *document {
+	d := &document{reader: &reader{}}
+	root := d.read(t)
+	if root == nil {
+		return d
+	}
+	var version, mode, until *yaml.Node
+	for key, n := range d.fields(root, "the document", documentKeys) {
+		switch key.Value {
+		case "version":
+			version = n
+		case "mode":
+			mode = n
+		case "report_until":
+			until = n
+		case "sources":
+			for item := range d.items(n, "sources") {
+				d.sources = append(d.sources, d.readSource(item))
+			}
+		case "rules":
+			for item := range d.items(n, "rules") {
+				d.rules = append(d.rules, d.readRule(item))
+			}
+		}
+	}
+	d.mode = d.readMode(mode, until)
+	d.checkVersion(root, version)
+	return d
+}
+
+// checkVersion reports a document that is not of the one version there is.
+func (r *reader) checkVersion(root, version *yaml.Node) {
+	const hint = `write "version: 1"`
+	switch {
+	case root.Kind != yaml.MappingNode: // said already
+	case version == nil:
+		r.fail(root, hint, "the key \"version\" is missing")
+	case version.Kind != yaml.ScalarNode || version.Value != "1" || version.ShortTag() != "!!int":
+		r.fail(version, hint, "the version must be 1, the only one there is")
+	}
+}
+
+// readMode reads the keys mode and report_until, which belong together.
+func (r *reader) readMode(mode, until *yaml.Node) *standing {
+	if mode == nil {
+		if until != nil {
+			r.fail(until, `write "mode: report" beside it`, "report_until needs mode: report")
+		}
+		return nil
+	}
+	s := &standing{}
+	switch r.word(mode, "mode", "enforce", "report") {
+	case "report":
+		s.mode = Report
+	case "":
+		return nil
+	}
+	if until == nil {
+		return s
+	}
+	s.at = r.pos(until)
+	if s.mode == Enforce {
+		r.fail(until, "leave it out, or write mode: report", "report_until has no meaning with mode: enforce")
+	}
+	s.until, _ = r.instant(until, "report_until")
+	return s
+}
+
+func (r *reader) readSource(n *yaml.Node) sourceText {
+	s := sourceText{node: n}
+	var mode, until, cidrs *yaml.Node
+	before, other := len(r.errs), false
+	for key, value := range r.fields(n, "a source", sourceKeys) {
+		switch key.Value {
+		case "name":
+			s.name = r.readName(value, "the source's name")
+		case "cidrs":
+			cidrs = value
+			for _, p := range r.readPrefixes(value, "cidrs") {
+				s.prefixes = append(s.prefixes, p.Prefix)
+			}
+		case "mode":
+			mode = value
+		case "report_until":
+			until = value
+		case "ecs":
+			other = true
+			r.readECS(value)
+			r.failUnidentified(key)
+		case "principals":
+			other = true
+			r.texts(value, "principals")
+			r.failUnidentified(key)
+		}
+	}
+	s.standing = r.readMode(mode, until)
+	if len(r.errs) > before {
+		return s
+	}
+	switch {
+	case s.name == "":
+		r.fail(n, "write name: and a short name that rules refer to", "the source has no name")
+	case cidrs == nil && !other:
+		r.fail(n, "write cidrs: [10.0.0.0/16], the addresses it calls from", "the source %q has no condition", s.name)
+	}
+	return s
+}
+
+// failUnidentified refuses a condition that needs more than the caller's
+// address. Ignoring it would widen the source.
+func (r *reader) failUnidentified(key *yaml.Node) {
+	r.fail(key, "name the callers by cidrs", "%q needs identification of callers, which this version does not have", key.Value)
+}
+
+// readECS checks the shape of an ecs condition.
+func (r *reader) readECS(n *yaml.Node) {
+	for key, value := range r.fields(n, "ecs", []string{"cluster", "service", "family", "tags"}) {
+		if key.Value != "tags" {
+			r.text(value, key.Value)
+			continue
+		}
+		if value.Kind != yaml.MappingNode {
+			r.fail(value, "write tags: {team: payments}", "tags must be a mapping, not %s", kindOf(value))
+			continue
+		}
+		for i := 1; i < len(value.Content); i += 2 {
+			r.text(value.Content[i], "a tag's value")
+		}
+	}
+}
+
+func (r *reader) readRule(n *yaml.Node) ruleText {
+	rule := ruleText{node: n, verdict: Allow}
+	before := len(r.errs)
+	for key, value := range r.fields(n, "a rule", ruleKeys) {
+		if slices.Contains([]string{"hosts", "cidrs", "s3", "preset"}, key.Value) {
+			rule.targets = append(rule.targets, key.Value)
+		}
+		r.readRuleKey(&rule, key.Value, value)
+	}
+	rule.listed = len(r.errs) == before
+	if n.Kind != yaml.MappingNode {
+		return rule
+	}
+	if rule.nameAt == nil {
+		r.fail(n, "write name: and a short name; it appears in every record", "the rule has no name")
+	}
+	switch {
+	case len(rule.targets) == 0:
+		r.fail(n, "give it one of hosts, cidrs, s3 or preset", "the rule%s has no destination", quoted(rule.name))
+		rule.listed = false
+	case len(rule.targets) > 1:
+		r.fail(n, "make a rule of each", "the rule%s has %s; one of them is allowed", quoted(rule.name), strings.Join(rule.targets, " and "))
+		rule.listed = false
+	}
+	return rule
+}
+
+func quoted(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q", name)
+}
+
+func (r *reader) readRuleKey(rule *ruleText, key string, n *yaml.Node) {
+	switch key {
+	case "name":
+		rule.nameAt = n
+		rule.name = r.readName(n, "the rule's name")
+	case "owner":
+		rule.owner, _ = r.text(n, "owner")
+	case "action":
+		if r.word(n, "action", "allow", "deny") == "deny" {
+			rule.verdict = Deny
+		}
+	case "hosts":
+		rule.hosts = r.texts(n, "hosts")
+	case "cidrs":
+		rule.cidrs = r.readPrefixes(n, "cidrs")
+	case "s3":
+		rule.s3 = r.readS3(n)
+	case "preset":
+		rule.preset = n
+		r.text(n, "preset")
+	case "with":
+		rule.with = n
+	case "ports":
+		rule.portsAt = n
+		rule.ports = r.readPorts(n)
+	case "protocol":
+		rule.protocolAt = n
+		rule.protocol = protocolOf(r.word(n, "protocol", "tls", "http", "tcp"))
+	case "sources":
+		rule.sources = r.texts(n, "sources")
+	case "resolves_to":
+		rule.resolvesTo = r.readPrefixes(n, "resolves_to")
+	case "allow_broad":
+		if r.boolean(n, "allow_broad") {
+			rule.allowBroad = n
+		}
+	}
+}
+
+// protocolOf returns the protocol that a document's word names.
+func protocolOf(word string) Protocol {
+	for _, p := range []Protocol{ProtocolTLS, ProtocolHTTP, ProtocolTCP} {
+		if p.String() == word {
+			return p
+		}
+	}
+	return ProtocolUnknown
+}
+
+// readName reads the name of a rule or a source: a word that needs no quotes
+// on a command line, in a metric's label or in a header.
+func (r *reader) readName(n *yaml.Node, what string) string {
+	name, ok := r.text(n, what)
+	if !ok {
+		return ""
+	}
+	for i, c := range name {
+		inner := i > 0 && strings.ContainsRune("._-", c)
+		if ('a' <= c && c <= 'z') || ('0' <= c && c <= '9') || inner {
+			continue
+		}
+		hint := "names are of a-z, 0-9, and after the first character . _ -"
+		if better := nameFrom(name); better != "" {
+			hint += fmt.Sprintf("; write %q", better)
+		}
+		r.failIn(n, i, hint, "%s must not hold %q", what, c)
+		return ""
+	}
+	if len(name) > maxName {
+		r.fail(n, "", "%s is longer than %d characters", what, maxName)
+		return ""
+	}
+	return name
+}
+
+// maxName bounds a name: it is a metric's label and a header's value.
+const maxName = 100
+
+// nameFrom makes a name of what somebody wrote for one.
+func nameFrom(s string) string {
+	better := strings.Map(func(c rune) rune {
+		if ('a' <= c && c <= 'z') || ('0' <= c && c <= '9') || strings.ContainsRune("._-", c) {
+			return c
+		}
+		return '-'
+	}, strings.ToLower(s))
+	return strings.Trim(better, "._-")
+}
+
+// readPrefixes reads a list of CIDRs and single addresses.
+func (r *reader) readPrefixes(n *yaml.Node, what string) []prefixText {
+	var all []prefixText
+	for item := range r.items(n, what) {
+		text, ok := r.text(item, "an entry of "+what)
+		if !ok {
+			continue
+		}
+		if p, ok := r.readPrefix(item, text, what); ok {
+			all = append(all, prefixText{p, item})
+		}
+	}
+	return all
+}
+
+func (r *reader) readPrefix(n *yaml.Node, text, what string) (netip.Prefix, bool) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		if a.Zone() != "" {
+			r.fail(n, "leave the zone out", "an entry of %s must not have a zone", what)
+			return netip.Prefix{}, false
+		}
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		hint := "write it like 203.0.113.0/24 or 2001:db8::/32"
+		if what == "cidrs" && strings.ContainsAny(text, "abcdefghijklmnopqrstuvwxyz") && !strings.Contains(text, ":") {
+			hint = "names belong in hosts"
+		}
+		r.fail(n, hint, "an entry of %s is neither a CIDR nor an address: %q", what, text)
+	case p.Addr().Is4In6():
+		hint := "write the IPv4 range"
+		if p.Bits() >= 96 {
+			hint = "write " + netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked().String()
+		}
+		r.fail(n, hint, "%q is an IPv4 range in IPv6 clothing", text)
+	case p != p.Masked():
+		r.fail(n, fmt.Sprintf("write %s, or %s for the one address", p.Masked(), p.Addr()), "%q has bits set behind the prefix", text)
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+// readPorts reads a list of ports and ranges, sorted and merged.
+func (r *reader) readPorts(n *yaml.Node) []portRange {
+	var all []portRange
+	for item := range r.items(n, "ports") {
+		if p, ok := r.readPort(item); ok {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b portRange) int { return int(a.low) - int(b.low) })
+	merged := all[:0]
+	for _, p := range all {
+		if last := len(merged) - 1; last >= 0 && int(p.low) <= int(merged[last].high)+1 {
+			merged[last].high = max(merged[last].high, p.high)
+			continue
+		}
+		merged = append(merged, p)
+	}
+	return merged
+}
+
+func (r *reader) readPort(n *yaml.Node) (portRange, bool) {
+	const hint = `write a number like 443, or a range in quotes like "8000-8100"`
+	tag := n.ShortTag()
+	if n.Kind != yaml.ScalarNode || (tag != "!!int" && tag != "!!str") {
+		r.fail(n, hint, "a port must be a number or a range, not %s", kindOf(n))
+		return portRange{}, false
+	}
+	low, high, ranged := strings.Cut(n.Value, "-")
+	if !ranged {
+		high = low
+	}
+	if tag == "!!str" && !ranged {
+		r.fail(n, "write the number without quotes", "a port must be a number or a range, not %q", n.Value)
+		return portRange{}, false
+	}
+	from, errFrom := decimal(strings.TrimSpace(low))
+	to, errTo := decimal(strings.TrimSpace(high))
+	switch {
+	case errFrom != nil || errTo != nil || from < 1 || to < 1:
+		r.fail(n, hint, "a port must be between 1 and 65535, not %q", n.Value)
+	case from > to:
+		r.fail(n, fmt.Sprintf(`write "%d-%d"`, to, from), "the range %q runs backwards", n.Value)
+	default:
+		return portRange{from, to}, true
+	}
+	return portRange{}, false
+}
+
+// decimal reads a port in decimal digits only: YAML would also take 0x1bb,
+// 0o673 and 4_4_3.
+func decimal(s string) (uint16, error) {
+	if strings.Trim(s, "0123456789") != "" || (len(s) > 1 && s[0] == '0') {
+		return 0, strconv.ErrSyntax
+	}
+	v, err := strconv.ParseUint(s, 10, 16)
+	return uint16(v), err
+}
+
+func (r *reader) readS3(n *yaml.Node) *s3Text {
+	s := &s3Text{node: n}
+	for key, value := range r.fields(n, "s3", s3Keys) {
+		switch key.Value {
+		case "buckets":
+			s.buckets = r.texts(value, "buckets")
+		case "access_points":
+			s.accessPoints = r.texts(value, "access_points")
+		case "regions":
+			s.regions = r.texts(value, "regions")
+		case "partition":
+			s.partition = value
+			r.text(value, "partition")
+		case "inspect":
+			if !r.boolean(value, "inspect") {
+				continue // what this version does anyway
+			}
+			r.failUninspected(key)
+		case "operations", "accounts":
+			r.texts(value, key.Value)
+			r.failUninspected(key)
+		}
+	}
+	return s
+}
+
+// failUninspected refuses a condition on what is inside TLS. Ignoring it
+// would widen the rule.
+func (r *reader) failUninspected(key *yaml.Node) {
+	r.fail(key, "leave it out and know that a bucket rule is then advisory: S3 routes by the Host header inside TLS, "+
+		"so back it with a VPC endpoint policy", "%q needs TLS interception, which this version does not have", key.Value)
+}
+
+// standing is a mode and until when it holds.
+type standing struct {
+	mode  Mode
+	until time.Time // zero: for good
+	at    Pos       // where until stands
+}
+
+// modeAt returns the mode in force at a moment. A learning window closes by
+// itself; a query that does not say when it is asked is outside of it.
+func (s standing) modeAt(t time.Time) Mode {
+	if s.mode == Report && (s.until.IsZero() || (!t.IsZero() && t.Before(s.until))) {
+		return Report
+	}
+	return Enforce
+}
