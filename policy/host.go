@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -192,7 +193,7 @@ func badByte(c byte) string {
 // meant, and one of them makes "evil.example" of full-width letters.
 func nonASCII(s string) string {
 	ascii, err := idna.Lookup.ToASCII(s)
-	if err != nil || ascii == "" {
+	if err != nil || !utf8.ValidString(s) {
 		return "is not ASCII; write internationalised names as A-labels (xn--...)"
 	}
 	return fmt.Sprintf("is not ASCII; if it means %q, write that", quotable(ascii))

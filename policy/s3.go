@@ -102,8 +102,11 @@ func (p *s3Parse) global(head, service string) bool {
 		p.bucketOrPath(head)
 		return true
 	case "s3-external-1":
-		p.ref.Region = "us-east-1"
-		p.bucketOrPath(head)
+		if p.setRegion("us-east-1") {
+			p.bucketOrPath(head)
+		} else {
+			p.opaque(S3Other)
+		}
 		return true
 	case "s3-accelerate":
 		p.named(S3Accelerate, head)
