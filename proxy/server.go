@@ -3,7 +3,11 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -18,6 +22,10 @@ type Config struct {
 	// CutDenied ends, on [Server.PolicyChanged], the attempts under way that
 	// the new policy denies.
 	CutDenied bool
+	// OwnSockets are further sockets of this process (the admin port) that no
+	// client may reach through it, whatever the policy says. An unspecified
+	// address stands for every address of the machine.
+	OwnSockets []netip.AddrPort
 }
 
 // ListenerConfig is one socket to accept on. Raw TLS and HTTP share it.
@@ -38,31 +46,162 @@ type Deps struct {
 }
 
 // Server accepts connections and carries those that the policy allows.
-type Server struct{}
+type Server struct {
+	cfg       Config
+	deps      Deps
+	dialer    dialer
+	self      *self
+	live      *live
+	admission *admission
+	front     *front
+	listeners []*net.TCPListener
+	work      sync.WaitGroup // accepted connections and the loops that Run owns
+	cut       chan struct{}  // closed by Cut
+	cutOnce   sync.Once
+}
 
 // New checks cfg and deps and returns a Server that holds no socket and runs
 // no goroutine.
-func New(cfg Config, deps Deps) (*Server, error) { return nil, errors.New("under construction") }
+func New(cfg Config, deps Deps) (*Server, error) {
+	switch {
+	case len(cfg.Listeners) == 0:
+		return nil, errors.New("proxy: no listener is configured")
+	case deps.Decider == nil, deps.Resolver == nil, deps.Recorder == nil, deps.NewID == nil:
+		return nil, errors.New("proxy: Decider, Resolver, Recorder and NewID are required")
+	}
+	cfg.Timeouts = cfg.Timeouts.orDefaults()
+	s := &Server{
+		cfg:       cfg,
+		deps:      deps,
+		self:      &self{sockets: cfg.OwnSockets},
+		live:      newLive(),
+		admission: newAdmission(cfg.Limits),
+		cut:       make(chan struct{}),
+	}
+	s.front = newFront(s)
+	return s, nil
+}
 
-// Listen binds every listener. Once it has returned nil, clients can connect,
-// and wait until Run serves them.
-func (s *Server) Listen(ctx context.Context) error { return nil }
+// Listen binds every listener, or none: what was bound is closed again when a
+// later one fails. Once it has returned nil, clients can connect, and wait
+// until Run serves them.
+func (s *Server) Listen(ctx context.Context) error {
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	for _, l := range s.cfg.Listeners {
+		ln, err := lc.Listen(ctx, "tcp", l.Address)
+		if err != nil {
+			s.closeListeners()
+			s.listeners = nil
+			return fmt.Errorf("listen on %s: %w", l.Address, err)
+		}
+		tcp, ok := ln.(*net.TCPListener)
+		if !ok {
+			return fmt.Errorf("listen on %s: %T is not a TCP listener", l.Address, ln)
+		}
+		s.listeners = append(s.listeners, tcp)
+		s.self.sockets = append(s.self.sockets, addrPortOf(tcp.Addr()))
+	}
+	return nil
+}
 
 // Addrs returns the bound addresses in the order of Config.Listeners.
-func (s *Server) Addrs() []net.Addr { return nil }
+func (s *Server) Addrs() []net.Addr {
+	out := make([]net.Addr, len(s.listeners))
+	for i, ln := range s.listeners {
+		out[i] = ln.Addr()
+	}
+	return out
+}
 
 // Run serves until ctx ends, then stops accepting, waits for what is under
 // way (Timeouts.Drain at most), cuts the rest and returns once the last
 // attempt is recorded. It returns nil after such an end.
-func (s *Server) Run(ctx context.Context) error { return nil }
+func (s *Server) Run(ctx context.Context) error {
+	// Connections outlive ctx by the drain, so theirs is another.
+	connCtx, cutConns := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutConns()
+	var loops sync.WaitGroup
+	for _, ln := range s.listeners {
+		loops.Go(func() { s.accept(connCtx, ln) })
+	}
+	loops.Go(func() { s.front.serve(connCtx) })
+	sweepCtx, stopSweep := context.WithCancel(connCtx)
+	loops.Go(func() { s.sweep(sweepCtx) })
+
+	select {
+	case <-ctx.Done():
+	case <-s.cut:
+	}
+	s.closeListeners()
+	s.drain()
+	cutConns()
+	s.live.cutAll()
+	s.front.close()
+	s.work.Wait()
+	stopSweep()
+	loops.Wait()
+	return nil
+}
+
+// drain waits for what is under way, for Timeouts.Drain at most or until Cut.
+func (s *Server) drain() {
+	s.front.quiesce()
+	idle := make(chan struct{})
+	go func() {
+		s.work.Wait() // ends with the cut at the latest
+		close(idle)
+	}()
+	timer := time.NewTimer(s.cfg.Timeouts.Drain)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	case <-s.cut:
+	}
+}
 
 // Cut ends a drain at once: everything under way is cut. Safe at any time.
-func (s *Server) Cut() {}
+func (s *Server) Cut() { s.cutOnce.Do(func() { close(s.cut) }) }
 
 // PolicyChanged tells the server that its Decider now answers from another
 // policy: pooled origin connections are dropped, and with Config.CutDenied
 // every attempt under way is decided again. It returns how many were cut.
-func (s *Server) PolicyChanged() int { return 0 }
+func (s *Server) PolicyChanged() int {
+	s.front.pool.reset()
+	if !s.cfg.CutDenied {
+		return 0
+	}
+	return s.live.cutDenied(s.deps.Decider, time.Now())
+}
 
 // Active returns how many accepted connections are open now.
-func (s *Server) Active() int { return 0 }
+func (s *Server) Active() int { return s.admission.active() }
+
+func (s *Server) closeListeners() {
+	for _, ln := range s.listeners {
+		ln.Close() //nolint:errcheck // nothing can be done about a failing close, and Run ends either way
+	}
+}
+
+func (t Timeouts) orDefaults() Timeouts {
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{&t.Hello, 5 * time.Second},
+		{&t.Dial, 10 * time.Second},
+		{&t.Idle, 15 * time.Minute},
+		{&t.Drain, 25 * time.Second},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.fallback
+		}
+	}
+	return t
+}
+
+// keepAlive keeps connections alive through middleboxes and finds dead peers:
+// an NLB forgets a connection after 350 s without a packet.
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
+}

@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// attempt is one try to leave: a tunnel, or one plain HTTP exchange. One
+// goroutine owns it, and it alone writes the record; everyone else sees the
+// copies that open, deny and close publish.
+type attempt struct {
+	s        *Server
+	rec      flow.Record
+	query    policy.Query
+	decision policy.Decision
+	opened   bool
+	ended    bool
+}
+
+// newAttempt begins an attempt on c. Its clock starts when c was accepted, or
+// now for a further request on a kept connection.
+func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
+	return &attempt{
+		s: s,
+		rec: flow.Record{
+			ID:       s.deps.NewID(),
+			Start:    start,
+			Via:      via,
+			Listener: c.local,
+			Client:   c.remote,
+		},
+		query: policy.Query{
+			Source: policy.Source{Addr: c.remote.Addr()},
+			Via:    via,
+		},
+	}
+}
+
+// aim names the destination, before anything is decided about it.
+func (a *attempt) aim(host policy.Host, port uint16, protocol policy.Protocol) {
+	a.query.Host, a.query.Port, a.query.Protocol = host, port, protocol
+	a.rec.Host, a.rec.Port = host.String(), port
+	a.rec.Times.Hello = time.Since(a.rec.Start)
+}
+
+// decide asks the policy. It returns nil when the attempt may go on, which in
+// report mode it may with a reason against it.
+func (a *attempt) decide() *refusal {
+	a.query.At = time.Now()
+	a.decision = a.s.deps.Decider.Decide(a.query)
+	a.rec.PolicyVersion = a.s.deps.Decider.Version()
+	d := &a.decision
+	a.rec.Source, a.rec.S3 = d.Source, d.S3
+	a.rec.Mode, a.rec.Reason, a.rec.WouldDeny = d.Mode, d.Reason, d.WouldDeny()
+	a.rec.Rule = d.RuleName()
+	if d.Rule != nil {
+		a.rec.Owner = d.Rule.Owner
+	}
+	if d.Verdict == policy.Deny {
+		return &refusal{outcome: flow.Outcome(d.Reason), denied: true}
+	}
+	return nil
+}
+
+// tolerate is what becomes of a finding against an attempt that a rule has
+// allowed already: in report mode it is marked and nil is returned, otherwise
+// it is a refusal.
+func (a *attempt) tolerate(reason policy.Reason, err error) *refusal {
+	if a.decision.Mode == policy.Report {
+		a.mark(reason, err)
+		return nil
+	}
+	return &refusal{outcome: flow.Outcome(reason), denied: true, err: err}
+}
+
+// mark notes that the attempt passes only because of report mode. The first
+// finding stays: it is what enforcing would have answered.
+func (a *attempt) mark(reason policy.Reason, err error) {
+	if a.rec.WouldDeny {
+		return
+	}
+	a.rec.Reason, a.rec.WouldDeny = reason, true
+	if err != nil {
+		a.rec.Error = err.Error()
+	}
+}
+
+// open publishes, once, that the attempt is allowed.
+func (a *attempt) open() {
+	if a.opened || a.ended {
+		return
+	}
+	a.opened = true
+	a.rec.Verdict = policy.Allow
+	a.s.observe(flow.Opened, a.rec)
+}
+
+// refuse ends an attempt that never carried a byte: denied, or allowed and
+// failed.
+func (a *attempt) refuse(r *refusal) {
+	if r.denied && !a.opened {
+		if a.ended {
+			return
+		}
+		a.ended = true
+		a.rec.Verdict = policy.Deny
+		a.rec.Reason = policy.Reason(r.outcome)
+		a.rec.WouldDeny = false
+		a.rec.Outcome = r.outcome
+		a.rec.Error = r.text()
+		a.rec.End = time.Now()
+		a.s.observe(flow.Denied, a.rec)
+		return
+	}
+	a.close(r.outcome, r.endedBy, r.text())
+}
+
+// close ends an allowed attempt, once.
+func (a *attempt) close(outcome flow.Outcome, by flow.EndedBy, text string) {
+	if a.ended {
+		return
+	}
+	a.open()
+	a.ended = true
+	a.rec.Outcome, a.rec.EndedBy = outcome, by
+	if text != "" {
+		a.rec.Error = text
+	}
+	a.rec.End = time.Now()
+	a.s.observe(flow.Closed, a.rec)
+}
+
+func (s *Server) observe(kind flow.Kind, rec flow.Record) {
+	s.deps.Recorder.Observe(flow.Event{Kind: kind, Record: rec})
+}

@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// tlsPort is the port of a destination that is known by its server_name only.
+const tlsPort = 443
+
+// sniffSize is how much of a connection's first bytes one read takes: a whole
+// ClientHello or request head in nearly every case.
+const sniffSize = 4 << 10
+
+// conn is an accepted connection, from accept until release.
+type conn struct {
+	s             *Server
+	tcp           *net.TCPConn
+	local, remote netip.AddrPort
+	accepted      time.Time
+	over          over
+	releaseOnce   sync.Once
+}
+
+// handle is the life of a connection. Raw TLS is carried to its end here;
+// HTTP is handed to the front, whose goroutine then owns the connection.
+func (s *Server) handle(ctx context.Context, c *conn) {
+	defer c.rescue()
+	first := c.sniff()
+	switch {
+	case len(first) == 0:
+		// A health check, or a client that changed its mind: no attempt was
+		// made to reach anything, so there is nothing to record.
+		c.release()
+	case first[0] == helloContentType:
+		c.serveTLS(ctx, first)
+		c.release()
+	case isMethodByte(first[0]):
+		s.front.take(c, first)
+	default:
+		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
+		a.refuse(denial(policy.ReasonNotTLS, fmt.Errorf("neither TLS nor HTTP: the first byte is 0x%02x", first[0])))
+		c.release()
+	}
+}
+
+// sniff reads the first bytes, none if the client sends none in time. The
+// deadline it sets bounds all that follows until the name is known.
+func (c *conn) sniff() []byte {
+	if err := c.tcp.SetReadDeadline(c.accepted.Add(c.s.cfg.Timeouts.Hello)); err != nil {
+		return nil
+	}
+	buf := make([]byte, sniffSize)
+	n, err := c.tcp.Read(buf)
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
+}
+
+// isMethodByte reports whether b may begin an HTTP method as clients write
+// them. RFC 9110 allows any token; none in use begins otherwise.
+func isMethodByte(b byte) bool { return 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z' }
+
+// serveTLS carries raw TLS to the owner of the name in its ClientHello.
+func (c *conn) serveTLS(ctx context.Context, first []byte) {
+	a := c.s.newAttempt(c, policy.ViaTLS, c.accepted)
+	h, refused := c.readHello(a, first)
+	if refused == nil {
+		refused = c.admitTLS(a, h)
+	}
+	if refused != nil {
+		c.refuseTLS(a, refused)
+		return
+	}
+	origin, err := a.connect(ctx)
+	if err != nil {
+		c.refuseTLS(a, classify(err))
+		return
+	}
+	(&tunnel{attempt: a, conn: c, origin: origin}).run(h.raw)
+}
+
+// readHello reads the ClientHello and notes in the record what it says, of a
+// refused one too.
+func (c *conn) readHello(a *attempt, first []byte) (*hello, *refusal) {
+	h, err := readHello(c.tcp, first)
+	if err != nil {
+		if e, ok := errors.AsType[*helloError](err); ok {
+			a.rec.TLS.ServerName = e.rawName
+			return nil, denial(e.reason, e)
+		}
+		return nil, classify(err)
+	}
+	if err := c.tcp.SetReadDeadline(time.Time{}); err != nil {
+		return nil, classify(err)
+	}
+	a.rec.TLS = flow.TLS{ServerName: h.rawName, ALPN: h.alpn, Version: h.version, ECH: h.ech}
+	return h, nil
+}
+
+// admitTLS decides about the name in h.
+func (c *conn) admitTLS(a *attempt, h *hello) *refusal {
+	if c.over != overNothing {
+		return overLimit(c.over)
+	}
+	if h.serverName.IsZero() {
+		return denial(policy.ReasonNoName, errors.New("the ClientHello carries no server_name"))
+	}
+	a.aim(h.serverName, tlsPort, policy.ProtocolTLS)
+	return a.decide()
+}
+
+// refuseTLS records why and says so in TLS: client libraries print an alert
+// better than a reset.
+func (c *conn) refuseTLS(a *attempt, r *refusal) {
+	a.refuse(r)
+	farewell(c.tcp, alertRecord(alertFor(r)))
+}
+
+// release closes the connection and gives back what it was counted for, once.
+func (c *conn) release() {
+	c.releaseOnce.Do(func() {
+		c.tcp.Close() //nolint:errcheck // the connection is over either way
+		c.s.live.removeConn(c)
+		c.s.admission.leave(c.remote.Addr())
+		c.s.work.Done()
+	})
+}
+
+// rescue keeps a panic to the connection it happened on.
+func (c *conn) rescue() {
+	if p := recover(); p != nil {
+		c.s.panicked(p)
+		abort(c.tcp)
+		c.release()
+	}
+}
+
+func (s *Server) panicked(p any) {
+	s.deps.Log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("panic on a connection, which is cut; this is a bug in sallyport")
+}
+
+// farewellDrain bounds how long and how much of a refused client's bytes are
+// read away, so that the kernel does not answer them with a reset that
+// overtakes our last words.
+const (
+	farewellTime  = time.Second
+	farewellBytes = 256 << 10
+)
+
+// farewell writes last to a client that is refused, and lets it arrive.
+func farewell(tcp *net.TCPConn, last []byte) {
+	if err := tcp.SetDeadline(time.Now().Add(farewellTime)); err != nil {
+		return
+	}
+	if _, err := tcp.Write(last); err != nil {
+		return
+	}
+	if err := tcp.CloseWrite(); err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, tcp, farewellBytes) // however it ends, it was best effort
+}
+
+// abort closes tcp with a reset.
+func abort(tcp *net.TCPConn) {
+	_ = tcp.SetLinger(0) // if it fails, the close is merely polite
+	_ = tcp.Close()
+}

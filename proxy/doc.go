@@ -1,0 +1,51 @@
+// Package proxy carries egress: it accepts connections, learns where each one
+// wants to go, asks the policy, and joins the two ends of what is allowed.
+//
+// # The life of a connection
+//
+// conn.go tells it; this is the plot.
+//
+//	accept    listen.go    count it against the limits; tune it
+//	sniff     conn.go      the first byte tells TLS (0x16) from HTTP (a letter)
+//	name      hello.go     raw TLS: the server_name of the ClientHello
+//	          connect.go   CONNECT: the authority
+//	          http.go      plain HTTP: the URL's authority, or Host
+//	decide    attempt.go   pure, before any lookup: a lookup is itself a way out
+//	resolve   gate.go      the proxy's own resolver; the client's choice of
+//	                       address is never used
+//	guard     gate.go      every address is judged, and again at the moment of
+//	                       dialling
+//	dial      dial.go      Happy Eyeballs (RFC 8305) over what the guard left
+//	check     connect.go   CONNECT only: answer 200, read the ClientHello in the
+//	                       tunnel; its server_name must be the CONNECT name
+//	splice    tunnel.go    io.Copy between two *net.TCPConn; the kernel moves
+//	                       the bytes, half-closes and resets pass through
+//	record    attempt.go   one record, whatever happened
+//
+// The gate (decide to dial) is one path for all. The ways in differ only in
+// how they learn the name: there is no second way out to keep closed.
+//
+// # Who owns what
+//
+// A connection belongs to one goroutine at a time: handle's, and for HTTP
+// then net/http's. Whoever owns it releases it, once. An attempt, which is one
+// tunnel or one HTTP exchange, belongs to the same goroutine; it alone writes
+// the record and everybody else gets copies. Others may end what is under way
+// (the idle sweep, a new policy, the end of a drain), but only by making its
+// reads and writes fail: see [flight.cut]. Closing and recording stay with
+// the owner. [Server.Run] returns when every owner has finished.
+//
+// # What is bounded
+//
+// Before the decision: bytes (32 KiB of HTTP head, 64 KiB of ClientHello) and
+// time (Timeouts.Hello from accept). To the origin: Timeouts.Dial. After it:
+// silence (Timeouts.Idle), which the kernel is asked about, since anything
+// that wrapped the connections to watch them would cost splice(2).
+//
+// # What it never does
+//
+// It never dials an address that a client chose unless a cidrs rule lists it,
+// never resolves a name that the policy denies, never takes a proxy from the
+// environment, never follows a redirect, never adds Via or X-Forwarded-For
+// (some origins answer differently to them), and never decrypts.
+package proxy

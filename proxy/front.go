@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// Bounds of an HTTP connection (security.md, section 2, rows 21 and 23).
+const (
+	maxHeaderBytes  = 32 << 10
+	httpIdleTimeout = 60 * time.Second
+)
+
+// front speaks HTTP with clients. net/http reads the requests; front decides
+// about each, before goproxy sees it; goproxy carries what is allowed.
+type front struct {
+	s       *Server
+	server  *http.Server
+	carrier *goproxy.ProxyHttpServer
+	pool    *pool
+	conns   chan net.Conn
+	closed  chan struct{}
+	close1  sync.Once
+	base    context.Context //nolint:containedctx // set once by serve; ends when connections are cut
+}
+
+func newFront(s *Server) *front {
+	f := &front{s: s, conns: make(chan net.Conn), closed: make(chan struct{})}
+	f.pool = newPool(f.dialFor)
+	f.carrier = newCarrier()
+	f.server = &http.Server{
+		Handler:           f,
+		ReadHeaderTimeout: s.cfg.Timeouts.Hello,
+		IdleTimeout:       min(httpIdleTimeout, s.cfg.Timeouts.Idle),
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: f.connState,
+		ErrorLog:  log.New(noise{s}, "", 0),
+	}
+	return f
+}
+
+// noise is where net/http complains about clients: the records say it better.
+type noise struct{ s *Server }
+
+func (n noise) Write(p []byte) (int, error) {
+	n.s.deps.Log.Debug().Str("source", "net/http").Bytes("text", p).Msg("http server")
+	return len(p), nil
+}
+
+type connKey struct{}
+
+// httpConn is a connection as net/http sees it: the bytes that were read to
+// tell HTTP from TLS come first again. pinned is the destination of the
+// CONNECT tunnel that the connection is, if it is one.
+type httpConn struct {
+	*net.TCPConn
+	c        *conn
+	replay   []byte
+	pinned   *pin
+	requests int
+	awaiting atomic.Bool // a request has begun and no handler has seen it yet
+}
+
+// pin is the one destination of the plain HTTP inside a CONNECT tunnel.
+type pin struct {
+	host policy.Host
+	port uint16
+}
+
+// Read returns the replayed bytes, then the socket's.
+func (h *httpConn) Read(p []byte) (int, error) {
+	if len(h.replay) > 0 {
+		n := copy(p, h.replay)
+		if h.replay = h.replay[n:]; len(h.replay) == 0 {
+			h.replay = nil
+		}
+		return n, nil
+	}
+	return h.TCPConn.Read(p)
+}
+
+// take hands a connection over to net/http, whose goroutine then owns it.
+func (f *front) take(c *conn, first []byte) {
+	f.offer(&httpConn{TCPConn: c.tcp, c: c, replay: first})
+}
+
+func (f *front) offer(h *httpConn) {
+	select {
+	case f.conns <- h:
+	case <-f.closed:
+		h.c.release()
+	}
+}
+
+// serve runs net/http on the connections that are offered, until close.
+func (f *front) serve(ctx context.Context) {
+	f.base = ctx
+	f.server.BaseContext = func(net.Listener) context.Context { return ctx }
+	if err := f.server.Serve(handed{f}); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		f.s.deps.Log.Error().Err(err).Msg("http server ended")
+	}
+}
+
+// quiesce ends connections that wait for a next request, and lets the others
+// finish theirs.
+func (f *front) quiesce() { f.server.SetKeepAlivesEnabled(false) }
+
+// close ends serve and every connection that net/http still holds.
+func (f *front) close() {
+	f.close1.Do(func() { close(f.closed) })
+	_ = f.server.Close() // its only errors are of closing sockets
+	f.pool.reset()
+}
+
+// handed is the net.Listener through which front.take feeds net/http.
+type handed struct{ f *front }
+
+// Accept returns the next connection that was taken.
+func (h handed) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.f.conns:
+		return c, nil
+	case <-h.f.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (h handed) Close() error {
+	h.f.close1.Do(func() { close(h.f.closed) })
+	return nil
+}
+
+// Addr is nobody's address: net/http asks for one and does not use it.
+func (h handed) Addr() net.Addr { return &net.TCPAddr{} }
+
+// connState follows a connection through net/http, to release it at its end
+// and to record requests that were too broken to reach the handler.
+func (f *front) connState(nc net.Conn, state http.ConnState) {
+	h, ok := nc.(*httpConn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		h.awaiting.Store(true)
+	case http.StateClosed:
+		if h.awaiting.Load() {
+			a := f.s.newAttempt(h.c, policy.ViaHTTP, time.Now())
+			a.refuse(&refusal{
+				outcome: flow.Outcome(policy.ReasonNoName), denied: true,
+				err: errors.New("the HTTP request head is malformed, too large or too slow"),
+			})
+		}
+		h.c.release()
+	case http.StateNew, http.StateIdle, http.StateHijacked:
+	}
+}
+
+// ServeHTTP decides about one request and carries it.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, ok := r.Context().Value(connKey{}).(*httpConn)
+	if !ok {
+		http.Error(w, "sallyport: no connection", http.StatusInternalServerError)
+		return
+	}
+	h.awaiting.Store(false)
+	start := time.Now()
+	if h.requests++; h.requests == 1 && h.pinned == nil {
+		start = h.c.accepted
+	}
+	if r.Method == http.MethodConnect {
+		f.connect(w, r, h, start)
+		return
+	}
+	f.exchange(w, r, h, start)
+}
+
+// deny records the refusal and answers it. The connection is closed after a
+// refused CONNECT and over a limit; otherwise it may ask again.
+func (f *front) deny(w http.ResponseWriter, a *attempt, r *refusal, last bool) {
+	ans := answerFor(a, r)
+	a.rec.HTTP.Status = ans.status
+	a.refuse(r)
+	if last {
+		w.Header().Set("Connection", "close")
+	}
+	ans.writeTo(w)
+}

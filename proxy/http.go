@@ -1,0 +1,332 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// exchange is one plain HTTP request and its response.
+type exchange struct {
+	front     *front
+	attempt   *attempt
+	flight    *flight
+	transport *http.Transport
+	writer    *exchangeWriter
+	sent      atomic.Int64 // request body bytes; the transport may still read when the handler ends
+	received  int64        // response body bytes
+	failed    *refusal     // the origin did not answer
+	broken    error        // the origin's body ended early
+	hijacked  bool         // an upgraded connection, no longer net/http's
+}
+
+type exchangeKey struct{}
+
+// exchange carries one plain HTTP request: absolute-form, or origin-form with
+// Host where the client does not know of the proxy.
+func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, start time.Time) {
+	a := f.s.newAttempt(h.c, policy.ViaHTTP, start)
+	a.rec.HTTP.Method = r.Method
+	if refused := f.admitExchange(a, r, h); refused != nil {
+		f.deny(w, a, refused, h.c.over != overNothing)
+		return
+	}
+	ex := &exchange{front: f, attempt: a, transport: f.pool.transport(a.decision)}
+	ex.flight = f.s.live.take(a.query, h.TCPConn, nil)
+	rw := &exchangeWriter{ResponseWriter: w, ex: ex}
+	ex.writer = rw
+	defer ex.finish(h)
+	f.carrier.ServeHTTP(rw, ex.outgoing(r))
+	if ex.broken != nil && !ex.hijacked {
+		// goproxy ends the response in good order; the client must see that
+		// it is cut short. This is net/http's way to cut it.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// admitExchange learns the destination from the request and decides about it.
+func (f *front) admitExchange(a *attempt, r *http.Request, h *httpConn) *refusal {
+	if h.c.over != overNothing {
+		return overLimit(h.c.over)
+	}
+	host, port, err := destination(r)
+	if err != nil {
+		return &refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err, hint: "send an absolute http:// URL or a Host header"}
+	}
+	a.rec.HTTP.Path = r.URL.EscapedPath()
+	a.aim(host, port, policy.ProtocolHTTP)
+	if p := h.pinned; p != nil {
+		a.query.Via, a.rec.Via = policy.ViaConnect, policy.ViaConnect
+		if host != p.host || port != p.port {
+			return denial(policy.ReasonNameMismatch, fmt.Errorf("CONNECT %s:%d, and a request for %s:%d in it", p.host, p.port, host, port))
+		}
+	}
+	return a.decide()
+}
+
+// destination reads where a request is to go (RFC 9112, section 3.2): the
+// authority of an absolute target, else Host. net/http has made r.Host the
+// authority of an absolute target already.
+func destination(r *http.Request) (policy.Host, uint16, error) {
+	bad := func(format string, args ...any) (policy.Host, uint16, error) {
+		return policy.Host{}, 0, fmt.Errorf(format, args...)
+	}
+	authority := r.Host
+	if r.URL.IsAbs() {
+		authority = r.URL.Host
+		switch {
+		case !strings.EqualFold(r.URL.Scheme, "http"):
+			return bad("the scheme of %.255q is not http; TLS goes through CONNECT", r.URL.Scheme)
+		case r.URL.User != nil:
+			return bad("the URL carries a user name")
+		case r.URL.Opaque != "":
+			return bad("the URL has no authority")
+		}
+	} else if !strings.HasPrefix(r.RequestURI, "/") {
+		return bad("the request target %.255q is neither an absolute URL nor a path", r.RequestURI)
+	}
+	name, port := authority, uint64(80)
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		var err error
+		digits := authority[i+1:]
+		if port, err = strconv.ParseUint(digits, 10, 16); err != nil || port == 0 || digits[0] == '0' {
+			return bad("the port of %.255q is not 1 to 65535", authority)
+		}
+		name = authority[:i]
+	}
+	host, err := policy.ParseHost(name)
+	if err != nil {
+		return bad("%w", err)
+	}
+	return host, uint16(port), nil
+}
+
+// outgoing is the request as the origin gets it: to the canonical name that
+// was decided on, with the client's own Host, path and end-to-end fields.
+func (ex *exchange) outgoing(r *http.Request) *http.Request {
+	q := ex.attempt.query
+	ctx := context.WithValue(r.Context(), exchangeKey{}, ex)
+	ctx = httptrace.WithClientTrace(ctx, ex.trace())
+	out := r.WithContext(ctx)
+	u := *r.URL
+	u.Scheme, u.Host = "http", net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
+	keepPath(&u, r.RequestURI)
+	out.URL = &u
+	stripHopByHop(out.Header)
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = nil // else the transport adds its own
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		out.Body = &countedBody{ReadCloser: r.Body, n: &ex.sent}
+	}
+	return out
+}
+
+// keepPath makes the path go out byte for byte as it came in, where net/url
+// would write it another way.
+func keepPath(u *url.URL, target string) {
+	path := target
+	if i := strings.Index(target, "://"); i >= 0 && !strings.HasPrefix(target, "/") {
+		slash := strings.IndexAny(target[i+3:], "/?")
+		if slash < 0 || target[i+3+slash] == '?' {
+			return
+		}
+		path = target[i+3+slash:]
+	}
+	path, _, _ = strings.Cut(path, "?")
+	// An opaque part that begins with two slashes would be read as an authority.
+	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && path != u.EscapedPath() {
+		u.Opaque = path
+	}
+}
+
+// trace learns which connection the exchange runs on, and relays interim
+// responses (RFC 9110, section 15.2).
+func (ex *exchange) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if tcp, ok := info.Conn.(*net.TCPConn); ok {
+				ex.runsOn(tcp)
+			}
+		},
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			ex.writer.interim(code, http.Header(header))
+			return nil
+		},
+	}
+}
+
+// runsOn notes the origin's connection, fresh or kept from another exchange.
+func (ex *exchange) runsOn(origin *net.TCPConn) {
+	a := ex.attempt
+	a.rec.Peer = addrPortOf(origin.RemoteAddr())
+	if reason, _ := a.decision.CheckAddress(a.rec.Peer.Addr()); reason != "" {
+		a.mark(reason, fmt.Errorf("%s is %s", a.rec.Peer.Addr(), policy.ClassifyAddress(a.rec.Peer.Addr())))
+	}
+	ex.flight.setOrigin(origin)
+}
+
+// dialFor is the transports' dialer: the gate's, for the attempt that the
+// transport dials for.
+func (f *front) dialFor(ctx context.Context, network, addr string) (net.Conn, error) {
+	ex, ok := ctx.Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return refuseDial(ctx, network, addr)
+	}
+	// The exchange may be over before its dial is: the transport then keeps
+	// the connection for another. So the dial works on a copy.
+	a := &attempt{s: f.s, query: ex.attempt.query, decision: ex.attempt.decision}
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// carryRequest is goproxy's request hook: an exchange that the front has
+// allowed goes to its own transport, anything else is refused.
+func carryRequest(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+	ex, ok := r.Context().Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return r, goproxy.NewResponse(r, goproxy.ContentTypeText, http.StatusForbidden, "sallyport: outside the gate\n")
+	}
+	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+		return ex.roundTrip(r)
+	})
+	return r, nil
+}
+
+// roundTrip asks the origin.
+func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
+	a := ex.attempt
+	start := time.Now()
+	resp, err := ex.transport.RoundTrip(r)
+	ex.writer.settle()
+	a.rec.Times.FirstByte = time.Since(start)
+	if err != nil {
+		ex.failed = ex.blame(err)
+		return nil, err
+	}
+	a.rec.HTTP.Status = resp.StatusCode
+	a.open()
+	upgrade := resp.StatusCode == http.StatusSwitchingProtocols
+	if upgrade && !isWebSocket(resp.Header) {
+		resp.Body.Close() //nolint:errcheck // the answer is refused either way
+		ex.failed = &refusal{outcome: flow.OutcomeHTTPProtocolError, err: fmt.Errorf("the origin switches to %.64q", resp.Header.Get("Upgrade"))}
+		return nil, ex.failed
+	}
+	stripHopByHop(resp.Header)
+	stripForged(resp.Header)
+	if !upgrade {
+		resp.Body = &originBody{ReadCloser: resp.Body, ex: ex}
+	}
+	return resp, nil
+}
+
+// blame tells who is at fault when the origin did not answer.
+func (ex *exchange) blame(err error) *refusal {
+	switch r := classify(err); {
+	case ex.flight.endedBy() != "":
+		r.outcome, r.endedBy = outcomeOfCut(ex.flight.endedBy()), ex.flight.endedBy()
+		return r
+	case errors.Is(err, context.Canceled):
+		return &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
+	case r.outcome == flow.OutcomeDestinationUnavailable && ex.attempt.rec.Peer.IsValid():
+		r.outcome = flow.OutcomeHTTPProtocolError // it was reached, and what it said is not HTTP
+		return r
+	default:
+		return r
+	}
+}
+
+// carryResponse is goproxy's response hook: where there is none, ours.
+func carryResponse(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
+	if resp != nil {
+		return resp
+	}
+	ex, ok := ctx.Req.Context().Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return goproxy.NewResponse(ctx.Req, goproxy.ContentTypeText, http.StatusForbidden, "sallyport: outside the gate\n")
+	}
+	if ex.failed == nil {
+		ex.failed = classify(ctx.Error)
+	}
+	ans := answerFor(ex.attempt, ex.failed)
+	ex.attempt.rec.HTTP.Status = ans.status
+	out := goproxy.NewResponse(ctx.Req, goproxy.ContentTypeText, ans.status, ans.body)
+	out.Header = ans.header
+	return out
+}
+
+// finish records the exchange's end, also when the handler panics.
+func (ex *exchange) finish(h *httpConn) {
+	ex.front.s.live.land(ex.flight)
+	a := ex.attempt
+	a.rec.BytesSent, a.rec.BytesReceived = ex.sent.Load(), ex.received
+	if client, ok := readTCPInfo(h.TCPConn); ok {
+		a.rec.ClientTCP = client.TCP
+	}
+	if ex.hijacked {
+		defer h.c.release()
+	}
+	by := ex.flight.endedBy()
+	switch {
+	case ex.failed != nil:
+		a.refuse(ex.failed)
+	case by != "":
+		a.close(outcomeOfCut(by), by, "")
+	case ex.broken != nil:
+		r := classify(ex.broken)
+		if r.outcome == flow.OutcomeConnectionTerminated {
+			r.outcome = flow.OutcomeHTTPResponseIncomplete
+		}
+		a.close(r.outcome, flow.EndedByOrigin, r.text())
+	default:
+		a.close(flow.OutcomeOK, flow.EndedByBoth, "")
+	}
+}
+
+// countedBody counts a request's body.
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+// Read reads from the client.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}
+
+// originBody counts a response's body and remembers how it ended: goproxy
+// does not tell a body that broke from one that is complete.
+type originBody struct {
+	io.ReadCloser
+	ex *exchange
+}
+
+// Read reads from the origin.
+func (b *originBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ex.received += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		b.ex.broken = err
+	}
+	return n, err
+}

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+)
+
+// sweepMax and sweepMin bound the pause between two looks at the flights.
+const (
+	sweepMin = 50 * time.Millisecond
+	sweepMax = 30 * time.Second
+)
+
+// sweep cuts the flights on which nothing moved for Timeouts.Idle. It asks
+// the kernel when bytes last came in (tcp(7), TCP_INFO), so that no timer, no
+// deadline and no wrapper sits on the data path.
+func (s *Server) sweep(ctx context.Context) {
+	idle := s.cfg.Timeouts.Idle
+	ticker := time.NewTicker(min(max(idle/8, sweepMin), sweepMax))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, f := range s.live.list() {
+			if time.Since(f.since) > idle && f.quiet() > idle {
+				f.cut(flow.EndedByIdle)
+			}
+		}
+	}
+}
+
+// quiet returns how long nothing has moved on the flight. A socket that can
+// not be asked is closed already, which is not quiet: its owner is at work.
+func (f *flight) quiet() time.Duration {
+	quiet := f.since
+	now := time.Now()
+	least := now.Sub(quiet)
+	client, ok := readTCPInfo(f.client)
+	if !ok {
+		return 0
+	}
+	least = min(least, client.lastReceived)
+	origin := f.origin.Load()
+	if origin == nil {
+		return min(least, client.lastSent)
+	}
+	info, ok := readTCPInfo(origin)
+	if !ok {
+		return 0
+	}
+	return min(least, info.lastReceived)
+}

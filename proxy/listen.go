@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+// overLimitReserve is how many connections beyond Limits.Connections are still
+// read far enough to be answered. Past it they are closed unanswered: telling
+// people why must not cost what the limit protects.
+const overLimitReserve = 64
+
+// accept accepts on ln until it is closed. A failing accept (descriptors
+// exhausted) is retried with growing pauses: the process must outlive it.
+func (s *Server) accept(ctx context.Context, ln *net.TCPListener) {
+	var pause time.Duration
+	for {
+		tcp, err := ln.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.deps.Log.Error().Err(err).Stringer("listener", ln.Addr()).Dur("retry_ms", pause).Msg("accept failed")
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		pause = 0
+		s.take(ctx, tcp)
+	}
+}
+
+// take admits one accepted connection and starts its goroutine.
+func (s *Server) take(ctx context.Context, tcp *net.TCPConn) {
+	c := &conn{
+		s: s, tcp: tcp, accepted: time.Now(),
+		local: addrPortOf(tcp.LocalAddr()), remote: addrPortOf(tcp.RemoteAddr()),
+	}
+	c.over = s.admission.enter(c.remote.Addr())
+	if c.over == overHard {
+		abort(tcp)
+		s.admission.leave(c.remote.Addr())
+		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
+		a.refuse(denial(policy.ReasonLimit, errors.New("too many connections, even to say so")))
+		return
+	}
+	s.work.Add(1)
+	s.live.addConn(c)
+	go s.handle(ctx, c)
+}
+
+// over says which limit a connection exceeds.
+type over uint8
+
+const (
+	overNothing over = iota
+	overSource       // Limits.PerSource
+	overAll          // Limits.Connections
+	overHard         // so far over that it is not even answered
+)
+
+// admission counts accepted connections against Limits.
+type admission struct {
+	limits Limits
+
+	mu      sync.Mutex // guards total and sources
+	total   int
+	sources map[netip.Addr]int
+}
+
+func newAdmission(l Limits) *admission {
+	return &admission{limits: l, sources: make(map[netip.Addr]int)}
+}
+
+// enter counts a connection and says which limit it exceeds. Each enter is
+// matched by one leave, whatever it said.
+func (a *admission) enter(source netip.Addr) over {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.total++
+	a.sources[source]++
+	l := a.limits
+	switch {
+	case l.Connections > 0 && a.total > l.Connections+overLimitReserve,
+		l.PerSource > 0 && a.sources[source] > l.PerSource+overLimitReserve:
+		return overHard
+	case l.Connections > 0 && a.total > l.Connections:
+		return overAll
+	case l.PerSource > 0 && a.sources[source] > l.PerSource:
+		return overSource
+	}
+	return overNothing
+}
+
+func (a *admission) leave(source netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.total--
+	if a.sources[source]--; a.sources[source] <= 0 {
+		delete(a.sources, source)
+	}
+}
+
+func (a *admission) active() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total
+}
+
+// overLimit is the refusal of a connection that exceeds a limit.
+func overLimit(o over) *refusal {
+	r := denial(policy.ReasonLimit, nil)
+	r.hint = "try again later, or ask the operator to raise limits.connections"
+	if o == overSource {
+		r.status = http.StatusTooManyRequests
+		r.hint = "close connections, or ask the operator to raise limits.per_source"
+	}
+	return r
+}

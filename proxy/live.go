@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// live knows every open connection, and every flight: an allowed attempt
+// whose bytes are moving. Whoever must end one from outside (the idle sweep,
+// a new policy, the end of a drain) goes through it.
+type live struct {
+	mu      sync.Mutex // guards conns and flights
+	conns   map[*conn]struct{}
+	flights map[*flight]struct{}
+}
+
+func newLive() *live {
+	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{})}
+}
+
+// flight is an allowed attempt under way. Its goroutine owns the attempt;
+// others may only look at what is copied here, and cut.
+type flight struct {
+	query  policy.Query // as last decided
+	client *net.TCPConn
+	since  time.Time
+	origin atomic.Pointer[net.TCPConn] // nil until one is known
+	cutBy  atomic.Pointer[flow.EndedBy]
+}
+
+// setOrigin names the origin's connection, and ends it too if a cut came first.
+func (f *flight) setOrigin(origin *net.TCPConn) {
+	f.origin.Store(origin)
+	if f.cutBy.Load() != nil {
+		interrupt(origin)
+	}
+}
+
+// cut ends the flight from outside: every read and write on its connections
+// fails from now on. The first to cut says why.
+func (f *flight) cut(by flow.EndedBy) bool {
+	if !f.cutBy.CompareAndSwap(nil, &by) {
+		return false
+	}
+	interrupt(f.client)
+	interrupt(f.origin.Load())
+	return true
+}
+
+// endedBy returns who cut the flight, "" when nobody did.
+func (f *flight) endedBy() flow.EndedBy {
+	if by := f.cutBy.Load(); by != nil {
+		return *by
+	}
+	return ""
+}
+
+// interrupt makes every pending and later read and write on tcp fail with a
+// deadline error, and leaves closing to its owner.
+func interrupt(tcp *net.TCPConn) {
+	if tcp != nil {
+		_ = tcp.SetDeadline(time.Unix(1, 0)) // fails only when tcp is closed already
+	}
+}
+
+func (l *live) addConn(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[c] = struct{}{}
+}
+
+func (l *live) removeConn(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// take registers a flight on client; the caller gives it back with land.
+func (l *live) take(q policy.Query, client, origin *net.TCPConn) *flight {
+	f := &flight{query: q, client: client, since: time.Now()}
+	if origin != nil {
+		f.origin.Store(origin)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flights[f] = struct{}{}
+	return f
+}
+
+func (l *live) land(f *flight) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.flights, f)
+}
+
+// list copies the flights, so that nothing slow happens under the lock.
+func (l *live) list() []*flight {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*flight, 0, len(l.flights))
+	for f := range l.flights {
+		out = append(out, f)
+	}
+	return out
+}
+
+// cutAll ends everything: the drain is over.
+func (l *live) cutAll() {
+	for _, f := range l.list() {
+		f.cut(flow.EndedByDrain)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		interrupt(c.tcp)
+	}
+}
+
+// cutDenied ends the flights that the policy now in force denies, by name or
+// by address, and returns how many.
+func (l *live) cutDenied(decider Decider, now time.Time) int {
+	n := 0
+	for _, f := range l.list() {
+		q := f.query
+		q.At = now
+		d := decider.Decide(q)
+		denied := d.Verdict == policy.Deny
+		if origin := f.origin.Load(); !denied && origin != nil {
+			_, ok := d.CheckAddress(addrPortOf(origin.RemoteAddr()).Addr())
+			denied = !ok
+		}
+		if denied && f.cut(flow.EndedByPolicy) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,84 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+// Bounds of the connections kept to origins of plain HTTP.
+const (
+	originIdleTimeout  = 60 * time.Second
+	originIdlePerHost  = 64
+	originIdleInAll    = 1024
+	originHeaderBytes  = 256 << 10
+	originContinueWait = time.Second
+)
+
+// refuseDial is the dialer of whatever must never dial.
+func refuseDial(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("sallyport: a connection outside the gate was refused")
+}
+
+// pool keeps connections to origins of plain HTTP, apart for each rule: a
+// rule may lead its names to addresses that another rule must not share.
+type pool struct {
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	mu    sync.Mutex // guards rules
+	rules map[poolKey]*http.Transport
+}
+
+// poolKey tells connections apart by what their dial was permitted: the rule
+// that governed it, or report mode.
+type poolKey struct {
+	rule *policy.Rule
+	mode policy.Mode
+}
+
+func newPool(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *pool {
+	return &pool{dial: dial, rules: make(map[poolKey]*http.Transport)}
+}
+
+// transport returns the transport for what d permits.
+func (p *pool) transport(d policy.Decision) *http.Transport {
+	key := poolKey{d.Rule, d.Mode}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.rules[key]
+	if !ok {
+		t = p.newTransport()
+		p.rules[key] = t
+	}
+	return t
+}
+
+func (p *pool) newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            p.dial,
+		DialTLSContext:         refuseDial,
+		DisableCompression:     true, // Accept-Encoding is the client's
+		MaxIdleConns:           originIdleInAll,
+		MaxIdleConnsPerHost:    originIdlePerHost,
+		IdleConnTimeout:        originIdleTimeout,
+		ExpectContinueTimeout:  originContinueWait,
+		MaxResponseHeaderBytes: originHeaderBytes,
+	}
+}
+
+// reset forgets every transport and closes its idle connections; exchanges
+// under way finish on theirs.
+func (p *pool) reset() {
+	p.mu.Lock()
+	old := p.rules
+	p.rules = make(map[poolKey]*http.Transport)
+	p.mu.Unlock()
+	for _, t := range old {
+		t.CloseIdleConnections()
+	}
+}

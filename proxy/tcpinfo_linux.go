@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/logging/flow"
+)
+
+// tcpClose is TCP_CLOSE of the kernel's include/net/tcp_states.h: the state of
+// a socket that was reset.
+const tcpClose = 7
+
+// tcpInfo is what is used of a socket's TCP_INFO (tcp(7)).
+type tcpInfo struct {
+	flow.TCP
+
+	state        uint8
+	lastSent     time.Duration // since data was last sent
+	lastReceived time.Duration // since data was last received
+}
+
+// readTCPInfo asks the kernel about tcp. It reports false when it cannot: the
+// socket is closed.
+func readTCPInfo(tcp *net.TCPConn) (tcpInfo, bool) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return tcpInfo{}, false
+	}
+	var info *unix.TCPInfo
+	var infoErr error
+	err = raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if err != nil || infoErr != nil {
+		return tcpInfo{}, false
+	}
+	return tcpInfo{
+		TCP: flow.TCP{
+			RTT:         time.Duration(info.Rtt) * time.Microsecond,
+			MinRTT:      time.Duration(info.Min_rtt) * time.Microsecond,
+			Retransmits: info.Total_retrans,
+		},
+		state:        info.State,
+		lastSent:     time.Duration(info.Last_data_sent) * time.Millisecond,
+		lastReceived: time.Duration(info.Last_data_recv) * time.Millisecond,
+	}, true
+}
