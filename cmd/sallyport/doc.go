@@ -1,0 +1,41 @@
+// Command sallyport is an egress proxy: it lets callers reach the names that
+// a policy lists, denies everything else, and writes one record of each
+// attempt.
+//
+// The package reads the command line (cli.go), puts the configuration
+// together (config.go, from the table in setting.go; the only importer of
+// viper), and wires the rooms of the house to each other (serve.go). It
+// decides nothing itself.
+//
+// # Configuration
+//
+// Flags come before SALLYPORT_* variables, variables before the file, the
+// file before the defaults. Every text is checked where it stands, before
+// viper merges anything: an unknown key or variable, a key twice, a value of
+// another kind, a bare number for a duration, a second YAML document are each
+// refused with their place and the remedy, all at once, and nothing starts.
+// SALLYPORT_POLICY alone is no key: it holds the text of a policy.
+//
+// # Policies
+//
+// serve loads its policy before it opens a socket, and refuses to start
+// without one. After that a policy is replaced as a whole or not at all: on
+// SIGHUP, and whenever the bytes of a source change, the sources are read
+// and compiled again; what cannot be read or compiled leaves the policy in
+// force and says so in the log and the metrics.
+//
+// # Lifetimes
+//
+// serve builds a list of tasks and runs them in one group. SIGTERM or SIGINT
+// turns readiness off and drains the proxy for timeouts.drain at most; a
+// second signal cuts. The admin socket answers until the proxy is done, and
+// the log is flushed last.
+//
+// # Manners
+//
+// Answers go to standard output, talk to standard error with a "sallyport:"
+// prefix, each fault followed by its hint. Nothing is coloured, so NO_COLOR
+// has nothing to turn off. Exit codes: 0 done or yes, 1 failed or no, 2 usage or configuration.
+//
+// testdata/*.txtar is the specification of all of it.
+package main

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/logging"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// settle is how long a changed source must stay as it is before it is taken.
+// Whoever writes a file in place writes it in pieces, and the first half of a
+// policy may well be a policy, without the deny rules at its end.
+const settle = 250 * time.Millisecond
+
+// reloader keeps the policy in force as its sources say. What it cannot read
+// or compile changes nothing but the log and the metrics.
+type reloader struct {
+	read    func() ([]policy.Text, error)
+	every   time.Duration   // between two looks; 0: only when asked
+	asked   <-chan struct{} // SIGHUP
+	live    *policy.Live
+	swapped func() int // told of a new policy; returns how many connections it cut
+	metrics interface {
+		PolicyLoaded(version string, at time.Time)
+		PolicyFailed()
+	}
+	log zerolog.Logger
+
+	// What follows belongs to Run.
+	pending string // version that was seen once and has yet to settle
+	refused string // what was refused last, so that it is said once; "" when nothing is
+}
+
+// Run looks at the sources until ctx ends.
+func (r *reloader) Run(ctx context.Context) error {
+	var tick <-chan time.Time
+	if r.every > 0 {
+		ticker := time.NewTicker(r.every)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for {
+		var settled <-chan time.Time
+		if r.pending != "" {
+			settled = time.After(settle)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.asked:
+			r.look(true)
+		case <-tick:
+			r.look(false)
+		case <-settled:
+			r.look(false)
+		}
+	}
+}
+
+// look reads the sources and acts on what changed. Who asks wants an answer
+// in the log even if nothing did, and says that the sources are complete.
+func (r *reloader) look(asked bool) {
+	texts, err := r.read()
+	if err != nil {
+		r.pending = ""
+		r.refuse(err.Error(), "", err, asked)
+		return
+	}
+	version := policy.VersionOf(texts...)
+	switch {
+	case version == r.live.Version():
+		r.unchanged(asked)
+	case version == r.refused && !asked:
+		r.pending = ""
+	case version != r.pending && !asked:
+		r.pending = version
+	default:
+		r.load(version, texts, asked)
+	}
+}
+
+// unchanged notes that the sources hold the policy in force, again or still.
+func (r *reloader) unchanged(asked bool) {
+	r.pending = ""
+	if r.refused != "" {
+		r.refused = ""
+		r.metrics.PolicyLoaded(r.live.Version(), time.Now())
+		r.log.Info().Str(logging.FieldPolicy, r.live.Version()).Msg("the policy's sources hold the policy in force again")
+	} else if asked {
+		r.log.Info().Str(logging.FieldPolicy, r.live.Version()).Msg("policy unchanged")
+	}
+}
+
+func (r *reloader) load(version string, texts []policy.Text, asked bool) {
+	r.pending = ""
+	p, err := policy.Load(texts...)
+	if err != nil {
+		r.refuse(version, version, err, asked)
+		return
+	}
+	r.refused = ""
+	old := r.live.Swap(p)
+	cut := r.swapped()
+	r.metrics.PolicyLoaded(p.Version(), time.Now())
+	r.log.Info().Str(logging.FieldPolicy, p.Version()).Str("old_policy_version", old.Version()).
+		Int("rules", len(p.Rules())).Int("old_rules", len(old.Rules())).Int("cut", cut).Msg("policy reloaded")
+	logWarnings(r.log, p)
+}
+
+// refuse says once what is wrong with the sources; the policy in force stays.
+func (r *reloader) refuse(what, version string, err error, asked bool) {
+	if what == r.refused && !asked {
+		return
+	}
+	r.refused = what
+	r.metrics.PolicyFailed()
+	for _, e := range leaves(err) {
+		event := r.log.Error().Err(e).Str(logging.FieldPolicy, r.live.Version())
+		if version != "" {
+			event.Str("refused_version", version)
+		}
+		event.Msg("policy refused, the one in force stays")
+	}
+}
+
+// logWarnings says what is probably not meant in a policy that comes into force.
+func logWarnings(log zerolog.Logger, p *policy.Policy) {
+	for _, w := range p.Warnings(time.Now()) {
+		log.Warn().Stringer("at", w.Pos).Str("warning", w.Message).Str("hint", w.Hint).Msg("policy warning")
+	}
+	for _, n := range p.Notes() {
+		log.Info().Stringer("at", n.Pos).Str("note", n.Message).Str("hint", n.Hint).Msg("policy note")
+	}
+}

@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/console"
+	"github.com/sallyport/sallyport/logging"
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/logging/metrics"
+	"github.com/sallyport/sallyport/policy"
+	"github.com/sallyport/sallyport/proxy"
+	"github.com/sallyport/sallyport/proxy/resolve"
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "serve", Short: "serve, until SIGTERM", Args: cobra.NoArgs}
+	addFlags(cmd, daemonFlags()...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		l, err := loadConfig(cmd.Flags())
+		if err != nil {
+			return err
+		}
+		if err := l.requirePolicy(); err != nil {
+			return err
+		}
+		p, err := firstPolicy(l.Policy)
+		if err != nil {
+			return err
+		}
+		d, err := build(cmd.Context(), l, p, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		return d.run(cmd.Context())
+	}
+	return cmd
+}
+
+// daemon is the house, wired: every socket is bound, nothing runs yet.
+type daemon struct {
+	cfg      *loaded
+	talk     *logging.AsyncWriter
+	log      zerolog.Logger
+	flows    *logging.FlowWriter
+	metrics  *metrics.Metrics
+	live     *policy.Live
+	resolver *resolve.Resolver
+	proxy    *proxy.Server
+	admin    net.Listener
+	console  *console.Handler
+	draining atomic.Bool
+}
+
+// build makes the parts and binds the sockets. The policy is in force before
+// there is a socket. When a step fails, what was opened is closed.
+func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.Writer) (_ *daemon, err error) {
+	d := &daemon{cfg: l, live: policy.NewLive(), talk: logging.Async(stderr, 0)}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.log, err = logging.New(d.talk, logging.Options{Level: l.Logging.Level, Format: l.Logging.Format}); err != nil {
+		return nil, err
+	}
+	if err = d.buildFlows(stdout); err != nil {
+		return nil, err
+	}
+	if d.resolver, err = resolve.New(resolverConfig(l.Resolver, d.log)); err != nil {
+		return nil, &fault{code: exitUsage, err: err}
+	}
+	d.metrics = metrics.New(d.metricsConfig())
+	d.live.Swap(p)
+	d.metrics.PolicyLoaded(p.Version(), time.Now())
+	if d.admin, err = new(net.ListenConfig).Listen(ctx, "tcp", l.Admin.Address); err != nil {
+		return nil, bindFault("admin.address", l.origins["admin.address"], err)
+	}
+	if d.console, err = console.New(d.consoleConfig()); err != nil {
+		return nil, err
+	}
+	bus := flow.NewBus(d.metrics, d.flows).OnPanic(func(r flow.Reader, value any) {
+		d.log.Error().Str("reader", fmt.Sprintf("%T", r)).Interface("panic", value).Msg("a reader of flow events panicked")
+	})
+	d.proxy, err = proxy.New(d.proxyConfig(), proxy.Deps{
+		Decider: d.live, Resolver: d.resolver, Recorder: bus, NewID: flow.NewID, Log: d.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = d.proxy.Listen(ctx); err != nil {
+		return nil, bindFault("listeners", l.origins["listeners"], err)
+	}
+	return d, nil
+}
+
+// close gives back what a build that failed has opened.
+func (d *daemon) close() {
+	if d.resolver != nil {
+		d.resolver.Close()
+	}
+	if d.admin != nil {
+		_ = d.admin.Close() // the build's error is the one that counts
+	}
+}
+
+func bindFault(key, origin string, err error) error {
+	f := &fault{err: fmt.Errorf("%s (%s): %w", key, origin, err)}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		f.hint = "another program, perhaps another sallyport, has that port"
+	}
+	return f
+}
+
+func (d *daemon) buildFlows(stdout io.Writer) error {
+	which, err := logging.ParseFlows(d.cfg.Logging.Flows)
+	if err != nil {
+		return err
+	}
+	full, err := flow.ParseFull(d.cfg.Logging.Full)
+	if err != nil {
+		return err
+	}
+	d.flows = logging.NewFlowWriter(stdout, d.log, logging.FlowOptions{Flows: which, Full: full, Size: d.cfg.Logging.Queue})
+	return nil
+}
+
+func resolverConfig(r Resolver, log zerolog.Logger) resolve.Config {
+	c := resolve.Config{Servers: r.Servers, MinTTL: r.MinTTL, MaxTTL: r.MaxTTL, StaleFor: r.Stale, Logger: log}
+	if r.Stale == 0 {
+		c.StaleFor = -1 // never; zero would be the default
+	}
+	for _, h := range r.Hosts {
+		host := resolve.Host{Name: h.Name}
+		for _, text := range h.Addresses {
+			if a, err := netip.ParseAddr(text); err == nil { // checked with the configuration
+				host.Addresses = append(host.Addresses, a)
+			}
+		}
+		c.Hosts = append(c.Hosts, host)
+	}
+	return c
+}
+
+func (d *daemon) metricsConfig() metrics.Config {
+	b := readBuild()
+	return metrics.Config{
+		Version: b.Version, Revision: b.Revision,
+		DNS:     func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
+		Dropped: map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
+	}
+}
+
+// dnsStats folds the resolver's figures into the few that are exported. A
+// snapshot is not exact under load, hence the floor.
+func dnsStats(s resolve.Stats) metrics.DNSStats {
+	out := metrics.DNSStats{Hits: s.Static + s.Hits, Stale: s.Stale, Entries: s.Entries}
+	for _, word := range []string{"timeout", "unreachable", "overload", "malformed", "bad_name", "closed"} {
+		out.Errors += s.Failures[word]
+	}
+	if known := out.Hits + out.Stale + out.Errors; known < s.Lookups {
+		out.Misses = s.Lookups - known
+	}
+	return out
+}
+
+func (d *daemon) consoleConfig() console.Config {
+	b := readBuild()
+	b.Modules = nil
+	return console.Config{
+		Ready: d.ready, Metrics: d.metrics.Handler(), Version: b, Schema: logging.FlowSchema(),
+		Hosts: d.cfg.Admin.Hosts, Log: logging.Slog(d.log),
+	}
+}
+
+// ready says what must hold for clients to come. The sockets were bound
+// before the console could be asked.
+func (d *daemon) ready() []console.Check {
+	version := d.live.Version()
+	traffic := console.Check{Name: "traffic", OK: !d.draining.Load(), Detail: "accepting"}
+	if !traffic.OK {
+		traffic.Detail = "draining"
+	}
+	return []console.Check{{Name: "policy", OK: version != "", Detail: version}, traffic}
+}
+
+func (d *daemon) proxyConfig() proxy.Config {
+	c := proxy.Config{
+		Timeouts:  proxy.Timeouts(d.cfg.Timeouts),
+		Limits:    proxy.Limits(d.cfg.Limits),
+		CutDenied: d.cfg.Reload.CutDenied,
+	}
+	for _, l := range d.cfg.Listeners {
+		c.Listeners = append(c.Listeners, proxy.ListenerConfig{Address: l.Address})
+	}
+	if a, err := netip.ParseAddrPort(d.admin.Addr().String()); err == nil {
+		c.OwnSockets = append(c.OwnSockets, a)
+	}
+	return c
+}
+
+// task is one thing that runs as long as the daemon does.
+type task struct {
+	name string
+	run  func(context.Context) error
+}
+
+// run serves until a signal or a failure ends it.
+func (d *daemon) run(ctx context.Context) error {
+	// A reader of standard output that went away must not end the proxy.
+	signal.Ignore(syscall.SIGPIPE)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
+	defer signal.Stop(signals)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	asked := make(chan struct{}, 1)
+	reload := &reloader{
+		read:  func() ([]policy.Text, error) { return readSources(d.cfg.Policy) },
+		every: d.cfg.Reload.Every, asked: asked, live: d.live,
+		swapped: d.proxy.PolicyChanged, metrics: d.metrics, log: d.log,
+	}
+	d.announce()
+	return inStages(ctx,
+		[]task{{"proxy", d.serveTraffic}, {"reload", reload.Run}},
+		[]task{
+			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
+			{"flow log", d.flows.Run},
+			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},
+		},
+		[]task{{"log", d.talk.Run}},
+	)
+}
+
+// serveTraffic runs the proxy. Whatever ends it, readiness ends first.
+func (d *daemon) serveTraffic(ctx context.Context) error {
+	defer d.resolver.Close()
+	unregister := context.AfterFunc(ctx, func() {
+		d.draining.Store(true)
+		d.log.Info().Int("active", d.proxy.Active()).Stringer("at_most", d.cfg.Timeouts.Drain).Msg("draining")
+	})
+	defer unregister()
+	err := d.proxy.Run(ctx)
+	d.log.Info().Msg("every connection has ended")
+	return err
+}
+
+// obey turns signals into what they ask for.
+func (d *daemon) obey(ctx context.Context, signals <-chan os.Signal, asked chan<- struct{}, stop func()) {
+	stopping := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-signals:
+			d.log.Info().Stringer("signal", s).Msg("signal received")
+			switch {
+			case s == syscall.SIGHUP:
+				select {
+				case asked <- struct{}{}:
+				default: // a look is due already
+				}
+			case stopping:
+				d.proxy.Cut()
+			default:
+				stopping = true
+				stop()
+			}
+		}
+	}
+}
+
+// inStages runs the tasks of every stage at once, and ends them stage by
+// stage: a stage is told to stop when the one before it has ended, the first
+// when ctx does. The first failure anywhere stops all, in the same order.
+func inStages(ctx context.Context, stages ...[]task) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, tasks := range stages {
+		stageCtx := ctx
+		next, stop := context.WithCancel(context.WithoutCancel(ctx))
+		var running sync.WaitGroup
+		running.Add(len(tasks))
+		for _, t := range tasks {
+			group.Go(func() error {
+				defer running.Done()
+				if err := t.run(stageCtx); err != nil {
+					return fmt.Errorf("%s: %w", t.name, err)
+				}
+				return nil
+			})
+		}
+		group.Go(func() error {
+			running.Wait()
+			stop()
+			return nil
+		})
+		ctx = next
+	}
+	return group.Wait()
+}
+
+// announce says once, at the start, everything that an operator asks for
+// first when something is wrong.
+func (d *daemon) announce() {
+	b, p := readBuild(), d.live.Current()
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur < 4096 {
+		// The runtime has raised the soft limit to the hard one already.
+		d.log.Warn().Uint64("descriptors", files.Cur).Msg("few file descriptors: two are needed for each tunnel; raise the ulimit nofile")
+	}
+	for _, w := range d.cfg.warnings {
+		d.log.Warn().Str("warning", w).Msg("configuration warning")
+	}
+	d.log.Info().Str("version", b.Version).Str("revision", b.Revision).Str("go", b.Go).Uint64("descriptors", files.Cur).
+		Interface("config", d.cfg.tree()).Interface("origins", d.cfg.origins).Msg("configuration")
+	for _, a := range d.proxy.Addrs() {
+		d.log.Info().Stringer(logging.FieldListener, a).Msg("listening")
+	}
+	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
+	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Strs("sources", d.cfg.Policy).Msg("policy in force")
+	logWarnings(d.log, p)
+}

@@ -1,0 +1,6 @@
+package policy
+
+// VersionOf returns the version that [Load] gives a policy of these documents,
+// whether or not they can be loaded: who reloads tells by it whether anything
+// has changed, and names what was refused.
+func VersionOf(documents ...Text) string { return versionOf(documents) }
