@@ -328,6 +328,6 @@ func tcpOrigin(t *testing.T, serve func(*net.TCPConn)) int {
 
 // allow is a rule that lets names reach loopback on a port.
 func allow(protocol string, port int, hosts ...string) string {
-	return fmt.Sprintf("  - name: %s-%d\n    hosts: [%q]\n    ports: [%d]\n    protocol: %s\n    resolves_to: [127.0.0.0/8]\n",
+	return fmt.Sprintf("  - name: %s-%d\n    hosts: [\"%s\"]\n    ports: [%d]\n    protocol: %s\n    resolves_to: [127.0.0.0/8]\n",
 		protocol, port, strings.Join(hosts, `", "`), port, protocol)
 }
