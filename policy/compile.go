@@ -4,12 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/gobwas/glob"
-	"go.yaml.in/yaml/v3"
 )
 
 // Text is a policy document and what to call it in messages: a file's name,
@@ -33,7 +30,6 @@ func Load(documents ...Text) (*Policy, error) {
 		policy:  &Policy{version: versionOf(documents)},
 		sources: map[string]int32{},
 		names:   map[string]Pos{},
-		globs:   map[string]matcher{},
 	}
 	all := make([]*document, len(documents))
 	readers := make([]*reader, len(documents))
@@ -74,7 +70,6 @@ type compiler struct {
 	policy  *Policy
 	sources map[string]int32 // by name
 	names   map[string]Pos   // of rules, a preset's rule included
-	globs   map[string]matcher
 	// broadUsed is set while a rule is compiled when something in it needs its
 	// allow_broad.
 	broadUsed bool
@@ -160,11 +155,11 @@ func (c *compiler) plainRule(r *reader, text *ruleText) {
 	switch {
 	case !text.listed:
 	case text.hosts != nil:
-		rule.match.patterns = c.hosts(r, text, id)
+		rule.match.hosts = c.hosts(r, text, id)
 	case text.cidrs != nil:
 		c.cidrs(r, text, &rule, id)
 	case text.s3 != nil:
-		rule.match.s3 = c.s3Destination(r, text, id)
+		c.s3Destination(r, text, &rule, id)
 	}
 	if text.allowBroad != nil && !c.broadUsed && text.listed {
 		c.warn(r.pos(text.allowBroad), "leave it out", "allow_broad is not needed by the rule %q", text.name)
@@ -304,17 +299,3 @@ func (p prefixText) String() string {
 	}
 	return p.Prefix.String()
 }
-
-// quoteAll lists words in quotes.
-func quoteAll(words []string) string {
-	quotedWords := make([]string, len(words))
-	for i, w := range words {
-		quotedWords[i] = fmt.Sprintf("%q", w)
-	}
-	return strings.Join(quotedWords, ", ")
-}
-
-var (
-	_ = yaml.Node{}
-	_ = netip.Addr{}
-)

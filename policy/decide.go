@@ -37,10 +37,11 @@ type ruleMatch struct {
 	anyProtocol bool
 	sources     []int32
 	s3          *s3Match
-	// patterns, prefixes and names are what the rule is indexed under, for
-	// those who explain and lint it.
-	patterns []string
-	prefixes []netip.Prefix
+	// What the rule is indexed under, for those who lint and explain it.
+	hosts        []string
+	prefixes     []netip.Prefix
+	buckets      []string
+	accessPoints []string
 }
 
 // miss says what of a rule does not fit a query.

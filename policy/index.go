@@ -152,16 +152,32 @@ type globEntry struct {
 }
 
 func (s *shelf) add(pattern, suffix string, rule int32, compile func(string) matcher) {
+	table, text := s.place(pattern, suffix)
+	table.add(text, pattern, rule, compile)
+}
+
+// place returns where a pattern is filed.
+func (s *shelf) place(pattern, suffix string) (*textTable, string) {
 	head := pattern[:strings.IndexByte(pattern, '*')]
 	tail := strings.TrimSuffix(pattern[strings.LastIndexByte(pattern, '*')+1:], suffix)
 	if suffix != "" {
 		tail = strings.TrimSuffix(tail, ".")
 	}
 	if len(tail) > len(head) {
-		s.tails.add(tail, pattern, rule, compile)
-		return
+		return &s.tails, tail
 	}
-	s.heads.add(head, pattern, rule, compile)
+	return &s.heads, head
+}
+
+// same returns the rules with the very same glob.
+func (s *shelf) same(pattern, suffix string) []int32 {
+	table, text := s.place(pattern, suffix)
+	for _, g := range table.globs[text] {
+		if g.pattern == pattern {
+			return g.rules
+		}
+	}
+	return nil
 }
 
 func (s *shelf) find(name, suffix string, visit visit) {

@@ -2,9 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // lapse is a learning window and who is in it.
@@ -21,13 +21,13 @@ func (p *Policy) Warnings(at time.Time) []Warning {
 	if p == nil {
 		return nil
 	}
-	all := append([]Warning(nil), p.warnings...)
+	all := slices.Clone(p.warnings)
 	for _, l := range p.lapses {
 		if !at.Before(l.until) {
 			all = append(all, Warning{
 				Pos:     l.pos,
-				Message: fmt.Sprintf("report mode of %s ended at %s: it is enforced now", l.whose, l.until.Format(time.RFC3339)),
-				Hint:    "write mode: enforce, or a later date",
+				Message: fmt.Sprintf("the report mode of %s ended at %s: it is enforced", l.whose, l.until.Format(time.RFC3339)),
+				Hint:    "write mode: enforce, or a later report_until",
 			})
 		}
 	}
@@ -35,20 +35,106 @@ func (p *Policy) Warnings(at time.Time) []Warning {
 }
 
 // Notes returns what the policy's author should know and can do nothing
-// about here.
+// about in the policy.
 func (p *Policy) Notes() []Warning {
 	if p == nil {
 		return nil
 	}
-	return append([]Warning(nil), p.notes...)
+	return slices.Clone(p.notes)
 }
 
 func (c *compiler) warn(pos Pos, hint, format string, args ...any) {
 	c.policy.warnings = append(c.policy.warnings, Warning{pos, fmt.Sprintf(format, args...), hint})
 }
 
-func (c *compiler) lint() {}
+func (c *compiler) note(pos Pos, hint, format string, args ...any) {
+	c.policy.notes = append(c.policy.notes, Warning{pos, fmt.Sprintf(format, args...), hint})
+}
 
-func (c *compiler) note(r *reader, n *yaml.Node, text *ruleText, pattern string) {}
+// lintWidth bounds how many rules of one index entry are compared: the lint
+// stays linear when thousands of rules list the same name.
+const lintWidth = 16
 
-func (c *compiler) checkBroad(r *reader, n *yaml.Node, text *ruleText, patterns []string) {}
+// lint warns of rules that change nothing.
+func (c *compiler) lint() {
+	p := c.policy
+	listed := map[string][]int32{}
+	for i := range p.rules {
+		id, b := int32(i), &p.rules[i]
+		shadow := p.shadowOf(id)
+		switch {
+		case shadow < 0:
+			if b.Verdict == Allow {
+				c.warnRepeated(id, listed)
+			}
+		case b.Verdict == Allow && p.rules[shadow].Verdict == Deny:
+			c.warn(b.Pos, "take it out, or narrow the deny rule", "the rule %q can allow nothing: the deny rule %q at %s covers it", b.Name, p.rules[shadow].Name, p.rules[shadow].Pos)
+		default:
+			c.warn(b.Pos, "take it out", "the rule %q changes nothing: the rule %q at %s covers it", b.Name, p.rules[shadow].Name, p.rules[shadow].Pos)
+		}
+		c.warnS3Only(b)
+	}
+	slices.SortStableFunc(p.warnings, func(a, b Warning) int {
+		if a.Pos.File != b.Pos.File {
+			return 0 // documents keep their order
+		}
+		return a.Pos.Line - b.Pos.Line
+	})
+}
+
+// warnRepeated warns of a host pattern that an earlier allow rule lists for
+// the same callers, port and protocol: only one of the two governs.
+func (c *compiler) warnRepeated(id int32, listed map[string][]int32) {
+	b := &c.policy.rules[id]
+	for _, pattern := range b.match.hosts {
+		earlier := listed[pattern]
+		for _, i := range earlier[:min(len(earlier), lintWidth)] {
+			if a := &c.policy.rules[i]; i != id && overlap(a, b) {
+				c.warn(b.Pos, "list it once", "%q of the rule %q is in the rule %q at %s too", pattern, b.Name, a.Name, a.Pos)
+				break
+			}
+		}
+		listed[pattern] = append(earlier, id)
+	}
+}
+
+// overlap reports whether some attempt fits the ports, protocol and sources
+// of both rules.
+func overlap(a, b *Rule) bool {
+	if a.Protocol != b.Protocol {
+		return false
+	}
+	ports := false
+	for _, x := range a.match.ports {
+		for _, y := range b.match.ports {
+			ports = ports || (x.low <= y.high && y.low <= x.high)
+		}
+	}
+	sources := len(a.match.sources) == 0 || len(b.match.sources) == 0
+	for _, s := range a.match.sources {
+		sources = sources || slices.Contains(b.match.sources, s)
+	}
+	return ports && sources
+}
+
+// warnS3Only warns of wildcards that match S3's hosts alone, which host rules
+// with wildcards do not decide.
+func (c *compiler) warnS3Only(b *Rule) {
+	if b.Verdict == Deny {
+		return
+	}
+	for _, pattern := range b.match.hosts {
+		if !hasWildcard(pattern) {
+			continue
+		}
+		sample := strings.ReplaceAll(strings.ReplaceAll(pattern, "**", "sample"), "*", "sample")
+		h, err := ParseHost(sample)
+		if err != nil {
+			continue
+		}
+		if ref, ok := ParseS3Host(h); ok {
+			c.warn(b.Pos, "list the buckets instead: s3: {buckets: [NAME]}",
+				"%q of the rule %q matches S3 hosts (%s), which only s3 rules and hosts without a wildcard decide", pattern, b.Name, ref.Form)
+		}
+	}
+}

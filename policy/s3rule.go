@@ -42,13 +42,12 @@ var partitions = []string{
 }
 
 // s3Destination compiles a rule's s3 key into the rule and the indexes.
-func (c *compiler) s3Destination(r *reader, text *ruleText, id int32) *s3Match {
+func (c *compiler) s3Destination(r *reader, text *ruleText, rule *Rule, id int32) {
 	s := text.s3
-	if len(s.buckets) == 0 && len(s.accessPoints) == 0 {
+	if !s.listed {
 		r.fail(s.node, "write buckets: [name], access_points: [name], or both", "the s3 rule %q lists no bucket", text.name)
-		return nil
 	}
-	m := c.s3Scope(r, s, text.verdict)
+	rule.match.s3 = c.s3Scope(r, s, text.verdict)
 	for _, n := range s.buckets {
 		for _, p := range c.bucketPatterns(r, n, text) {
 			if suffix := aliasSuffix(p); suffix != "" {
@@ -56,15 +55,49 @@ func (c *compiler) s3Destination(r *reader, text *ruleText, id int32) *s3Match {
 				continue
 			}
 			c.policy.buckets.add(p, id, c.bucketGlob)
-			c.note(r, n, text, p)
+			rule.match.buckets = append(rule.match.buckets, p)
 		}
 	}
 	for _, n := range s.accessPoints {
 		for _, p := range c.bucketPatterns(r, n, text) {
 			c.policy.accessPoint.add(p, id, c.bucketGlob)
+			rule.match.accessPoints = append(rule.match.accessPoints, p)
 		}
 	}
-	return m
+	if text.verdict == Allow {
+		c.advise(r, text, rule)
+	}
+}
+
+// advise notes what an s3 rule cannot hold its bucket to.
+func (c *compiler) advise(r *reader, text *ruleText, rule *Rule) {
+	c.note(r.pos(text.s3.node), "back it with a VPC endpoint policy",
+		"the s3 rule %q is advisory where TLS is not inspected: S3 routes by the Host header inside TLS, so a client that holds one bucket's name can ask for another's", rule.Name)
+	for _, p := range rule.match.buckets {
+		if hasWildcard(p) && !ownedByAccount(p) {
+			c.note(r.pos(text.s3.node), "list whole names, or names in an account's own namespace: PREFIX-ACCOUNT-REGION-an",
+				"anybody can create a bucket that %q in the rule %q matches", p, rule.Name)
+		}
+	}
+	for _, p := range rule.match.accessPoints {
+		if aliasSuffix(p) == "" && !endsInAccount(p) {
+			c.warn(r.pos(text.s3.node), fmt.Sprintf("write %q, the name and the account that owns it", p+"-111122223333"),
+				"the access point %q of the rule %q may be any account's", p, rule.Name)
+		}
+	}
+}
+
+// ownedByAccount reports whether every bucket that fits a pattern is one
+// account's, by the form of its name.
+func ownedByAccount(pattern string) bool {
+	account, _ := ownedBucket(pattern[strings.LastIndexByte(pattern, '*'):])
+	return account != ""
+}
+
+// endsInAccount reports whether a pattern spells an account at its end.
+func endsInAccount(pattern string) bool {
+	i := strings.LastIndexByte(pattern, '-')
+	return i > 0 && isAccount(pattern[i+1:])
 }
 
 // aliasSuffix returns the reserved ending of an access point alias that a

@@ -1,0 +1,89 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// remedy returns the smallest rule that would allow what was denied, "" when
+// none could (a deny rule wins over any) or none should (an address where
+// tasks have no business, an S3 host that means every bucket).
+func (p *Policy) remedy(q Query, d Decision) string {
+	var destination, name string
+	switch d.Reason {
+	case ReasonNoRule:
+		name = q.Host.name
+		destination = fmt.Sprintf("hosts: [%q]", name)
+	case ReasonIPLiteral:
+		a, _ := q.Host.Addr()
+		prefix := netip.PrefixFrom(a, a.BitLen())
+		if ProhibitedRange(prefix) {
+			return ""
+		}
+		name = a.String()
+		destination = fmt.Sprintf("cidrs: [%q]", prefix)
+	case ReasonS3Bucket:
+		name, destination = s3Remedy(q.Host, d.S3)
+	}
+	if destination == "" {
+		return ""
+	}
+	lines := []string{"- name: " + p.freeName(name), "  " + destination}
+	s := p.begin(q)
+	protocol, standard := s.protocol, uint16(443)
+	if protocol == ProtocolUnknown {
+		protocol = ProtocolTLS
+	}
+	if protocol == ProtocolHTTP {
+		standard = 80
+	}
+	if protocol != ProtocolTLS {
+		lines = append(lines, "  protocol: "+protocol.String())
+	}
+	if q.Port != standard || protocol == ProtocolTCP {
+		lines = append(lines, fmt.Sprintf("  ports: [%d]", q.Port))
+	}
+	if d.Source != "" {
+		lines = append(lines, fmt.Sprintf("  sources: [%q]", d.Source))
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// s3Remedy returns a name for, and the destination of, a rule for an S3 host
+// that names a bucket or an access point.
+func s3Remedy(h Host, ref S3Ref) (name, destination string) {
+	key := "buckets"
+	if name = ref.Bucket; name == "" {
+		key, name = "access_points", ref.AccessPoint
+		if owned := ownedName(h, ref); owned != "" {
+			name = owned
+		}
+	}
+	scope := ""
+	switch {
+	case ref.Region != "":
+		scope = fmt.Sprintf(", regions: [%s]", ref.Region)
+	case ref.Partition != "aws":
+		scope = ", partition: " + ref.Partition
+	}
+	return name, fmt.Sprintf("s3: {%s: [%q]%s}", key, name, scope)
+}
+
+// freeName makes a rule's name of a destination that no rule has.
+func (p *Policy) freeName(destination string) string {
+	base := nameFrom(destination)
+	if base == "" {
+		base = "rule"
+	}
+	base = strings.Trim(base[:min(len(base), maxName-len("-999999"))], "._-")
+	name := base
+	taken := map[string]bool{}
+	for i := range p.rules {
+		taken[p.rules[i].Name] = true
+	}
+	for i := 2; taken[name]; i++ {
+		name = fmt.Sprintf("%s-%d", base, i)
+	}
+	return name
+}
