@@ -91,6 +91,7 @@ func neverPermitted(p netip.Prefix, c AddressClass) bool {
 	switch c {
 	case AddressInvalid, AddressUnspecified, AddressLinkLocal, AddressMetadata, AddressMulticast, AddressBroadcast:
 		return true
+	default: // what the address carries decides
 	}
 	for _, e := range embedded(p) {
 		switch {
@@ -122,7 +123,7 @@ type embedding struct {
 // as below a /96; a translator that looks elsewhere ignores those, so the
 // metadata addresses must not stand in the other places either.
 func embedded(p netip.Prefix) [4]embedding {
-	switch class := ClassifyAddress(p.Addr()); class {
+	switch ClassifyAddress(p.Addr()) {
 	case AddressIPv4Compatible, AddressIPv4Translated, AddressNAT64:
 		return [4]embedding{{Prefix: carried(p, 12, 13, 14, 15, 0)}}
 	case AddressNAT64Local:
@@ -139,8 +140,9 @@ func embedded(p netip.Prefix) [4]embedding {
 			{Prefix: carried(p, 4, 5, 6, 7, 0)},
 			{Prefix: carried(p, 12, 13, 14, 15, 0xff)},
 		}
+	default:
+		return [4]embedding{}
 	}
-	return [4]embedding{}
 }
 
 // carried reads the IPv4 prefix that stands in four bytes of p's addresses,

@@ -95,6 +95,7 @@ func TestCheckAddress(t *testing.T) {
 		{"report: metadata, IPv6", reporting, "fd00:ec2::254", no},
 		{"report: NAT64 to private", reporting, "64:ff9b::10.0.0.1", no},
 		{"report: documentation", reporting, "192.0.2.1", no},
+		{"enforce: no rule", Decision{Verdict: Allow, Reason: ReasonNoRule}, "10.0.0.1", no},
 		{"report: a rule allows it", Decision{Verdict: Allow, Mode: Report, Reason: ReasonRule, Rule: &Rule{}}, "10.0.0.1", no},
 		{"report: listed", Decision{Verdict: Allow, Mode: Report, Reason: ReasonRule, Rule: allowing("10.0.0.0/8").Rule}, "10.0.0.1", yes},
 	}
@@ -160,6 +161,7 @@ func TestRanges(t *testing.T) {
 		{"64:ff9b::169.254.0.0/111", false, true},
 		{"64:ff9b:1:2::169.254.1.0/120", true, true},
 		{"64:ff9b:1:a9fe::/64", true, true},
+		{"64:ff9b:1:a9fe::/63", false, true},
 		{"2002:a9fe::/32", true, true},
 		{"2002:e000::/20", true, true},
 		{"2002:a9fe::/31", false, true},

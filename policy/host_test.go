@@ -118,6 +118,7 @@ func TestParseHostRefuses(t *testing.T) {
 		{"IPv4 decimal", "2130706433", "ends in a number"},
 		{"IPv4 hexadecimal", "0x7f000001", "ends in a number"},
 		{"IPv4 hexadecimal, upper case", "0X7F.0.0.1", "ends in a number"},
+		{"IPv4 hexadecimal last, upper case", "127.0.0.0X1", "ends in a number"},
 		{"IPv4 hexadecimal last", "127.0.0.0x1", "ends in a number"},
 		{"IPv4 hexadecimal empty", "127.0.0.0x", "ends in a number"},
 		{"IPv4 octal", "0177.0.0.1", "ends in a number"},

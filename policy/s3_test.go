@@ -63,6 +63,8 @@ func TestParseS3HostKnown(t *testing.T) {
 		{"x-11112222333-us-west-2-an.s3.us-west-2.amazonaws.com", aws(S3VirtualHosted, "x-11112222333-us-west-2-an", "us-west-2")},
 		{"x-111122223333-an.s3.us-west-2.amazonaws.com", aws(S3VirtualHosted, "x-111122223333-an", "us-west-2")},
 		{"xan.s3.us-west-2.amazonaws.com", aws(S3VirtualHosted, "xan", "us-west-2")},
+		// A Region that nobody has heard of.
+		{"b.s3.atlantis-far-south-12.amazonaws.com", aws(S3VirtualHosted, "b", "atlantis-far-south-12")},
 		// Read from the right.
 		{"us-west-2.s3.amazonaws.com", aws(S3VirtualHosted, "us-west-2", "")},
 		{"dualstack.s3.amazonaws.com", aws(S3VirtualHosted, "dualstack", "")},
@@ -103,12 +105,14 @@ func TestParseS3HostKnown(t *testing.T) {
 		{"vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com", aws(S3PrivateLink, "", "us-east-1")},
 		{"b.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com", aws(S3PrivateLink, "", "us-east-1")},
 		{"b.bucket.s3.us-east-1.vpce.amazonaws.com", aws(S3PrivateLink, "", "us-east-1")},
+		{"x.bucket.subnet-1.s3.us-east-1.vpce.amazonaws.com", aws(S3PrivateLink, "", "us-east-1")},
 		{"vpce-1a2b-3c4d.s3-outposts.us-east-1.vpce.amazonaws.com", aws(S3PrivateLink, "", "us-east-1")},
 		{"vpce-1a2b-3c4d.accesspoint.s3-global.vpce.amazonaws.com", aws(S3PrivateLink, "", "")},
 		{"s3-1-w.amazonaws.com", aws(S3Other, "", "")},
 		{"b.s3-1-w.amazonaws.com", aws(S3Other, "", "")},
 		{"s3-r-w.us-east-1.amazonaws.com", aws(S3Other, "", "us-east-1")},
 		{"b.s3.us-east-1.api.aws", aws(S3Other, "", "us-east-1")},
+		{"b.s3.us-gov-west-1.amazonaws.com.cn", S3Ref{Form: S3Other, Partition: "aws-cn"}},
 		{"b.s3.cn-north-1.amazonaws.com", aws(S3Other, "", "")},
 		{"b.s3-cn-north-1.amazonaws.com", aws(S3Other, "", "")},
 		{"b.s3-external-1.amazonaws.com.cn", S3Ref{Form: S3Other, Partition: "aws-cn"}},
@@ -143,7 +147,7 @@ func TestParseS3HostLookAlikes(t *testing.T) {
 		"amazonaws.com", "us-east-1.amazonaws.com", "api.aws", "vpce.amazonaws.com", "us-east-1.vpce.amazonaws.com",
 		"s3.amazonaws.com.evil.example", "b.s3.us-east-1.amazonaws.com.evil.example",
 		"evil-s3.us-east-1.amazonaws.com", "evil-s3.amazonaws.com", "b.evil-s3.amazonaws.com",
-		"s3.evil.amazonaws.com", "s3.us-east-1.evil.amazonaws.com", "b.s3.us-east.amazonaws.com", "b.s3.us-east-100.amazonaws.com",
+		"s3.evil.amazonaws.com", "s3.us-east-1.evil.amazonaws.com", "b.s3.us-east.amazonaws.com", "b.s3.us-east-100.amazonaws.com", "b.s3.compute-1.amazonaws.com", "b.s3.us--1.amazonaws.com", "b.s3.us-e4st-1.amazonaws.com",
 		"s3.us-east-1.amazonaws.co", "s3.us-east-1.amazonaws.org", "s3.us-east-1.notamazonaws.com", "s3.us-east-1.amazonaws.comx",
 		"s3-us-east-1amazonaws.com", "s3.us-east-1.amazonaws.com.co", "s3.us-east-1.aws",
 		"abc123.execute-api.us-east-1.amazonaws.com", "sts.us-east-1.amazonaws.com", "s3.123.us-east-1.elb.amazonaws.com",
@@ -352,7 +356,7 @@ type s3Oracle struct {
 
 func s3Oracles() []s3Oracle {
 	const (
-		region = `(?P<R>[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2})`
+		region = `(?P<R>[a-z]+(?:-[a-z]+)+-[0-9]{1,2})`
 		ap     = `(?P<N>[a-z0-9_-]+)-(?P<A>[0-9]{12})`
 		bucket = `(?:(?P<B>.+)\.)?`
 	)

@@ -36,8 +36,9 @@ func cutS3Suffix(name string) (sfx s3Suffix, rest string, ok bool) {
 	return s3Suffix{}, "", false
 }
 
-// isRegion reports whether a label has the shape of a Region: words of letters
-// and a number, "us-east-1", "us-gov-west-1", "eusc-de-east-1".
+// isRegion reports whether a label has the shape of a Region: two or more words
+// of letters and a number, "us-east-1", "us-gov-west-1", "eusc-de-east-1". It
+// asks for no more, since a Region that is missed makes a stranger of its S3.
 func isRegion(label string) bool {
 	i := strings.LastIndexByte(label, '-')
 	if i < 0 || len(label)-i-1 < 1 || len(label)-i-1 > 2 || !isAll(label[i+1:], isDigit) {
@@ -45,12 +46,12 @@ func isRegion(label string) bool {
 	}
 	words := 0
 	for word := range strings.SplitSeq(label[:i], "-") {
-		if words == 0 && (len(word) < 2 || len(word) > 4) || word == "" || !isAll(word, isLower) {
+		if word == "" || !isAll(word, isLower) {
 			return false
 		}
 		words++
 	}
-	return words == 2 || words == 3
+	return words >= 2
 }
 
 func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
