@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -100,21 +101,31 @@ func (a *attempt) open() {
 // refuse ends an attempt that never carried a byte: denied, or allowed and
 // failed.
 func (a *attempt) refuse(r *refusal) {
-	if r.denied && !a.opened {
-		if a.ended {
-			return
-		}
-		a.ended = true
-		a.rec.Verdict = policy.Deny
-		a.rec.Reason = policy.Reason(r.outcome)
-		a.rec.WouldDeny = false
-		a.rec.Outcome = r.outcome
-		a.rec.Error = r.text()
-		a.rec.End = time.Now()
-		a.s.observe(flow.Denied, a.rec)
+	if a.ended {
 		return
 	}
-	a.close(r.outcome, r.endedBy, r.text())
+	if a.opened || !r.denied && a.decision.Verdict == policy.Allow {
+		a.close(r.outcome, r.endedBy, r.text())
+		return
+	}
+	a.ended = true
+	a.rec.Verdict, a.rec.WouldDeny = policy.Deny, false
+	if r.denied {
+		a.rec.Reason = policy.Reason(r.outcome)
+	}
+	a.rec.Outcome, a.rec.Error, a.rec.End = r.outcome, r.text(), time.Now()
+	a.s.observe(flow.Denied, a.rec)
+}
+
+// rescue records an attempt that a panic ends, and lets the panic go on to
+// whoever owns the connection.
+func (a *attempt) rescue() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	a.refuse(&refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)})
+	panic(p)
 }
 
 // close ends an allowed attempt, once.

@@ -75,6 +75,7 @@ func isMethodByte(b byte) bool { return 'A' <= b && b <= 'Z' || 'a' <= b && b <=
 // serveTLS carries raw TLS to the owner of the name in its ClientHello.
 func (c *conn) serveTLS(ctx context.Context, first []byte) {
 	a := c.s.newAttempt(c, policy.ViaTLS, c.accepted)
+	defer a.rescue()
 	h, refused := c.readHello(a, first)
 	if refused == nil {
 		refused = c.admitTLS(a, h)

@@ -77,6 +77,7 @@ type connectTunnel struct {
 func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, start time.Time) {
 	a := f.s.newAttempt(h.c, policy.ViaConnect, start)
 	a.rec.HTTP.Method = http.MethodConnect
+	defer a.rescue()
 	if refused := f.admitConnect(a, r, h); refused != nil {
 		f.deny(w, a, refused, true)
 		return
@@ -146,6 +147,7 @@ func (t *connectTunnel) run(client net.Conn) {
 	t.taken = true
 	c := t.http.c
 	defer c.rescue()
+	defer t.attempt.rescue()
 	var early []byte
 	if e, ok := client.(*earlyConn); ok {
 		early = e.early

@@ -178,6 +178,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "sallyport: no connection", http.StatusInternalServerError)
 		return
 	}
+	defer f.rescue()
 	h.awaiting.Store(false)
 	start := time.Now()
 	if h.requests++; h.requests == 1 && h.pinned == nil {
@@ -188,6 +189,16 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.exchange(w, r, h, start)
+}
+
+// rescue keeps a panic to its connection, which net/http then cuts.
+func (f *front) rescue() {
+	if p := recover(); p != nil {
+		if p != http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
+			f.s.panicked(p)
+		}
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // deny records the refusal and answers it. The connection is closed after a

@@ -33,6 +33,7 @@ type exchange struct {
 	failed    *refusal     // the origin did not answer
 	broken    error        // the origin's body ended early
 	hijacked  bool         // an upgraded connection, no longer net/http's
+	carried   bool         // goproxy returned; otherwise a panic is under way
 }
 
 type exchangeKey struct{}
@@ -42,6 +43,7 @@ type exchangeKey struct{}
 func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, start time.Time) {
 	a := f.s.newAttempt(h.c, policy.ViaHTTP, start)
 	a.rec.HTTP.Method = r.Method
+	defer a.rescue()
 	if refused := f.admitExchange(a, r, h); refused != nil {
 		f.deny(w, a, refused, h.c.over != overNothing)
 		return
@@ -52,6 +54,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	ex.writer = rw
 	defer ex.finish(h)
 	f.carrier.ServeHTTP(rw, ex.outgoing(r))
+	ex.carried = true
 	if ex.broken != nil && !ex.hijacked {
 		// goproxy ends the response in good order; the client must see that
 		// it is cut short. This is net/http's way to cut it.
@@ -183,7 +186,7 @@ func (ex *exchange) runsOn(origin *net.TCPConn) {
 
 // dialFor is the transports' dialer: the gate's, for the attempt that the
 // transport dials for.
-func (f *front) dialFor(ctx context.Context, network, addr string) (net.Conn, error) {
+func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, err error) {
 	ex, ok := ctx.Value(exchangeKey{}).(*exchange)
 	if !ok {
 		return refuseDial(ctx, network, addr)
@@ -191,11 +194,18 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (net.Conn, er
 	// The exchange may be over before its dial is: the transport then keeps
 	// the connection for another. So the dial works on a copy.
 	a := &attempt{s: f.s, query: ex.attempt.query, decision: ex.attempt.decision}
-	conn, err := a.connect(ctx)
+	defer func() {
+		// The goroutine is net/http's, and a panic would end the process.
+		if p := recover(); p != nil {
+			f.s.panicked(p)
+			err = &refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
+	origin, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return conn, nil
+	return origin, nil
 }
 
 // carryRequest is goproxy's request hook: an exchange that the front has
@@ -286,6 +296,7 @@ func (ex *exchange) finish(h *httpConn) {
 	}
 	by := ex.flight.endedBy()
 	switch {
+	case !ex.carried: // attempt.rescue will record it
 	case ex.failed != nil:
 		a.refuse(ex.failed)
 	case by != "":

@@ -14,9 +14,10 @@ import (
 // whose bytes are moving. Whoever must end one from outside (the idle sweep,
 // a new policy, the end of a drain) goes through it.
 type live struct {
-	mu      sync.Mutex // guards conns and flights
+	mu      sync.Mutex // guards the rest
 	conns   map[*conn]struct{}
 	flights map[*flight]struct{}
+	over    bool // the drain is over: what begins now is cut at once
 }
 
 func newLive() *live {
@@ -89,6 +90,9 @@ func (l *live) take(q policy.Query, client, origin *net.TCPConn) *flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flights[f] = struct{}{}
+	if l.over {
+		f.cut(flow.EndedByDrain)
+	}
 	return f
 }
 
@@ -111,6 +115,9 @@ func (l *live) list() []*flight {
 
 // cutAll ends everything: the drain is over.
 func (l *live) cutAll() {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
 	for _, f := range l.list() {
 		f.cut(flow.EndedByDrain)
 	}

@@ -134,8 +134,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.closeListeners()
 	s.drain()
+	s.live.cutAll() // first, so that records say why
 	cutConns()
-	s.live.cutAll()
 	s.front.close()
 	s.work.Wait()
 	stopSweep()

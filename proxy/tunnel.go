@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -41,6 +42,7 @@ func (t *tunnel) run(preface []byte) {
 		var sendErr, receiveErr error
 		go func() {
 			defer close(up)
+			defer t.rescue(&receiveErr)
 			received, receiveErr = pump(client, origin)
 		}()
 		sent, sendErr = pump(origin, client)
@@ -50,6 +52,16 @@ func (t *tunnel) run(preface []byte) {
 		err = errors.Join(sendErr, receiveErr)
 	}
 	t.end(f, err)
+}
+
+// rescue turns a panic on the second goroutine into an error of the tunnel.
+func (t *tunnel) rescue(err *error) {
+	if p := recover(); p != nil {
+		t.attempt.s.panicked(p)
+		*err = &refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)}
+		interrupt(t.conn.tcp)
+		interrupt(t.origin)
+	}
 }
 
 // pump copies src to dst until src ends, and passes the end on: a half-close
