@@ -76,7 +76,7 @@ func (r *Resolver) fly(name string, f *flight) {
 	if len(first.addrs) == 0 {
 		second = <-home
 	} else {
-		delay := time.NewTimer(resolutionDelay)
+		delay := time.NewTimer(r.delay)
 		select {
 		case second = <-home:
 		case <-delay.C:

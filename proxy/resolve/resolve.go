@@ -21,6 +21,7 @@ type Resolver struct {
 	up    *upstream
 	stats counters
 	now   func() time.Time
+	delay time.Duration // resolutionDelay
 
 	life   context.Context // of the flights
 	end    context.CancelFunc
@@ -59,7 +60,7 @@ func New(cfg Config) (*Resolver, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	r := &Resolver{cfg: cfg, hosts: hosts, now: time.Now, flights: make(map[string]*flight)}
+	r := &Resolver{cfg: cfg, hosts: hosts, now: time.Now, delay: resolutionDelay, flights: make(map[string]*flight)}
 	r.cache = cache{entries: make(map[string]*entry), limit: cfg.CacheSize}
 	r.up = &upstream{timeout: cfg.Timeout, attempts: cfg.Attempts, log: cfg.Logger}
 	r.up.now = func() time.Time { return r.now() }

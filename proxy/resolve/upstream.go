@@ -98,13 +98,20 @@ func (u *upstream) query(ctx context.Context, q question) answer {
 			if telling == nil || a.fail.kind < telling.kind {
 				telling = a.fail
 			}
-			if ctx.Err() != nil {
+			if spent(ctx) {
 				return answer{fail: telling}
 			}
 		}
 		servers = again
 	}
 	return answer{fail: telling}
+}
+
+// spent reports whether ctx leaves no time for another try. The last try and
+// the budget may end at the same moment, in either order.
+func spent(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
 }
 
 // try asks one server once.
@@ -118,7 +125,7 @@ func (u *upstream) try(ctx context.Context, s *server, q question) answer {
 			fail = &failure{kind: unreachable, text: err.Error()}
 		}
 		fail.server = s.addr.String()
-		if ctx.Err() == nil { // else it was not given its time
+		if !spent(ctx) { // else it may not have been given its time
 			u.failed(s, fail)
 		}
 		return answer{fail: fail}
