@@ -4,7 +4,7 @@ import "net/netip"
 
 // CheckAddress says whether a may be dialled for a destination that d allows:
 //
-//	"", true                    it may
+//	"", true                         it may
 //	ReasonAddressProhibited, true   only because of [Report] mode: mark it
 //	ReasonAddressProhibited, false  it may not
 //
@@ -12,10 +12,10 @@ import "net/netip"
 // ([NeverPermitted]) may not, whatever the rule or the mode says. Every other
 // one needs a rule whose ResolvesTo lists it. An address that carries an IPv4
 // address (NAT64, 6to4, Teredo, ...) needs itself listed, and that IPv4
-// address global or listed. In report mode a destination that no rule backs
-// may also lead to private, unique local and shared addresses, since those are
-// what a policy yet to be written would list; loopback and the rest are no
-// part of the network that is being learned.
+// address global or listed. In report mode a destination may also lead to
+// private, unique local and shared addresses, since those are what a policy
+// yet to be written would list; loopback and the rest are no part of the
+// network that is being learned.
 //
 // A decision that denies permits no address.
 func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
@@ -27,7 +27,7 @@ func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
 	if class == AddressGlobal || d.listed(a) {
 		return "", true
 	}
-	if d.Mode == Report && d.WouldDeny() && class.local() {
+	if d.Mode == Report && class.local() {
 		return ReasonAddressProhibited, true
 	}
 	return ReasonAddressProhibited, false

@@ -96,7 +96,7 @@ func TestCheckAddress(t *testing.T) {
 		{"report: NAT64 to private", reporting, "64:ff9b::10.0.0.1", no},
 		{"report: documentation", reporting, "192.0.2.1", no},
 		{"enforce: no rule", Decision{Verdict: Allow, Reason: ReasonNoRule}, "10.0.0.1", no},
-		{"report: a rule allows it", Decision{Verdict: Allow, Mode: Report, Reason: ReasonRule, Rule: &Rule{}}, "10.0.0.1", no},
+		{"report: a rule allows it", Decision{Verdict: Allow, Mode: Report, Reason: ReasonRule, Rule: &Rule{}}, "10.0.0.1", marked},
 		{"report: listed", Decision{Verdict: Allow, Mode: Report, Reason: ReasonRule, Rule: allowing("10.0.0.0/8").Rule}, "10.0.0.1", yes},
 	}
 	for _, tt := range tests {
