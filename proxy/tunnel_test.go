@@ -154,13 +154,13 @@ func TestTunnelIntegrity(t *testing.T) {
 
 func TestTunnelIdle(t *testing.T) {
 	port := tcpOrigin(t, echo)
-	r := tcpRig(t, port, func(c *Config) { c.Timeouts.Idle = 400 * time.Millisecond })
+	r := tcpRig(t, port, func(c *Config) { c.Timeouts.Idle = 1500 * time.Millisecond })
 	quiet := tunnelTo(t, r, port)
 	busy := r.send(fmt.Sprintf("CONNECT origin.test:%d HTTP/1.1\r\n\r\n", port))
 	readHead(t, busy)
 	stop := make(chan struct{})
 	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
