@@ -194,7 +194,7 @@ func (c *compiler) checkBroad(r *reader, n *yaml.Node, text *ruleText, patterns 
 			return
 		}
 		hint := "spell more of the name out, or write allow_broad: true in the rule if every such name is meant"
-		if strings.HasPrefix(suffix, "s3") {
+		if strings.HasPrefix(suffix, "s3") && strings.Contains(p, ".s3") {
 			hint = `list the buckets instead: s3: {buckets: [NAME]}`
 		}
 		r.fail(n, hint, "%s", fmt.Sprintf("%q spans names that strangers can register: those below the public suffix %q", n.Value, suffix))

@@ -295,7 +295,7 @@ func protocolOf(word string) Protocol {
 }
 
 func (r *reader) readS3(n *yaml.Node) *s3Text {
-	s := &s3Text{node: n}
+	s := &s3Text{node: n, listed: n.Kind != yaml.MappingNode} // then all is said
 	for key, value := range r.fields(n, "s3", s3Keys) {
 		switch key.Value {
 		case "buckets":

@@ -272,7 +272,12 @@ func matchesSomeHost(p string) *patternError {
 			return badPattern(0, "addresses belong in cidrs", "%q is an address, not a name", p)
 		}
 	}
-	return badPattern(0, "", "%q matches no valid host name: %v", p, err)
+	// What ParseHost says begins with the name, which the caret shows.
+	why := err.Error()
+	if i := strings.LastIndexByte(why, '"'); i >= 0 {
+		why = "it" + why[i+1:]
+	}
+	return badPattern(0, "", "no host name can match: %s", why)
 }
 
 // hasWildcard reports whether a pattern stands for more than one name.

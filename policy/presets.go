@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -122,10 +123,15 @@ func presetValues(r *reader, text *ruleText, f *presetFile) map[string]string {
 			}
 		}
 	}
+	var missing, written []string
 	for _, name := range f.With {
-		if _, ok := values[name]; !ok && (text.with == nil || !hasKey(text.with, name)) {
-			r.fail(text.preset, fmt.Sprintf("write with: {%s: %s}", name, example[name]), "the preset %q needs the parameter %q", text.preset.Value, name)
+		if text.with == nil || (text.with.Kind == yaml.MappingNode && !hasKey(text.with, name)) {
+			missing = append(missing, strconv.Quote(name))
+			written = append(written, name+": "+example[name])
 		}
+	}
+	if len(missing) > 0 {
+		r.fail(text.preset, fmt.Sprintf("write with: {%s}", strings.Join(written, ", ")), "the preset %q needs %s", text.preset.Value, strings.Join(missing, " and "))
 	}
 	if region, ok := values["region"]; ok {
 		maps.Copy(values, endpointSuffixes(region))

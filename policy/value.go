@@ -120,7 +120,11 @@ func (r *reader) readPort(n *yaml.Node) (portRange, bool) {
 	const hint = `write a number like 443, or a range in quotes like "8000-8100"`
 	tag := n.ShortTag()
 	if n.Kind != yaml.ScalarNode || (tag != "!!int" && tag != "!!str") {
-		r.fail(n, hint, "a port must be a number or a range, not %s", kindOf(n))
+		what := kindOf(n)
+		if tag == "!!float" {
+			what = n.Value
+		}
+		r.fail(n, hint, "a port must be a whole number or a range, not %s", what)
 		return portRange{}, false
 	}
 	low, high, ranged := strings.Cut(n.Value, "-")

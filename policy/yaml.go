@@ -215,7 +215,7 @@ func (r *reader) items(n *yaml.Node, what string) iter.Seq[*yaml.Node] {
 		case n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null":
 			r.fail(n, fmt.Sprintf("write it as a list: [%s]", n.Value), "%s must be a list, not %s", what, kindOf(n))
 		case n.Kind != yaml.SequenceNode:
-			r.fail(n, "", "%s must be a list, not %s", what, kindOf(n))
+			r.fail(n, "write a list, or leave the key out", "%s must be a list, not %s", what, kindOf(n))
 		case len(n.Content) == 0:
 			r.fail(n, "leave the key out, or list something", "%s is an empty list", what)
 		default:
@@ -276,20 +276,24 @@ func (r *reader) instant(n *yaml.Node, what string) (time.Time, bool) {
 
 // word returns a scalar that is one of the words.
 func (r *reader) word(n *yaml.Node, what string, words ...string) string {
-	value, ok := r.text(n, what)
-	if !ok {
+	choice := strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+	hint := "write " + choice
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
+		r.fail(n, hint, "%s must be %s, not %s", what, choice, kindOf(n))
 		return ""
 	}
 	for _, w := range words {
-		if w == value {
+		if w == n.Value {
 			return w
 		}
 	}
-	hint := "write " + strings.Join(words, " or ")
-	if near := nearest(value, words); near != "" {
+	if near := nearest(n.Value, words); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
-	r.fail(n, hint, "%s must be %s, not %q", what, strings.Join(words, " or "), value)
+	if n.Value == "https" {
+		hint = "write tls" // which is near to no word, and http would be the opposite
+	}
+	r.fail(n, hint, "%s must be %s, not %q", what, choice, n.Value)
 	return ""
 }
 
