@@ -137,6 +137,7 @@ func (f *configFile) mapping(n *yaml.Node, at string, s *schema) {
 			f.fault(key, unknownKeyHint(key.Value, s.keys), "unknown key %q%s", key.Value, within(at))
 			continue
 		}
+		f.places[path] = fmt.Sprintf("%s:%d", f.path, key.Line)
 		f.value(value, path, child)
 	}
 }
@@ -150,7 +151,6 @@ func (f *configFile) value(n *yaml.Node, path string, s *schema) {
 	case len(s.fields) > 0:
 		f.mapping(n, path, s)
 	default:
-		f.places[path] = fmt.Sprintf("%s:%d", f.path, n.Line)
 		f.leaf(n, path, s.kind)
 	}
 }
@@ -186,19 +186,10 @@ func (f *configFile) item(n *yaml.Node, path string, fields []field) {
 	}
 	f.mapping(n, path, s)
 	for _, fd := range fields {
-		if _, there := f.places[path+"."+fd.name]; n.Kind == yaml.MappingNode && fd.required && !there && !hasKey(n, fd.name) {
+		if _, there := f.places[path+"."+fd.name]; n.Kind == yaml.MappingNode && fd.required && !there {
 			f.fault(n, "write "+fd.name+": and "+fd.kind.want, "%s has no %s", path, fd.name)
 		}
 	}
-}
-
-func hasKey(n *yaml.Node, name string) bool {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == name {
-			return true
-		}
-	}
-	return false
 }
 
 // scalar checks one text. A number where a duration or a name belongs reaches

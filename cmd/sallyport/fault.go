@@ -72,9 +72,16 @@ func report(w io.Writer, err error) int {
 	return code
 }
 
-// indent keeps the lines of one message together.
+// indent sets the further lines of a message apart from the next one.
 func indent(s string) string {
-	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+	var b strings.Builder
+	for line := range strings.Lines(strings.TrimRight(s, "\n")) {
+		if b.Len() > 0 && !strings.HasPrefix(line, "  ") {
+			b.WriteString("  ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // mask hides the user and password of every URL in s, so that a secret which

@@ -46,7 +46,9 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return d.run(cmd.Context())
+		signals, release := notify()
+		defer release()
+		return d.run(cmd.Context(), signals)
 	}
 	return cmd
 }
@@ -219,13 +221,17 @@ type task struct {
 	run  func(context.Context) error
 }
 
-// run serves until a signal or a failure ends it.
-func (d *daemon) run(ctx context.Context) error {
+// notify returns the signals that serve obeys, and how to stop that.
+func notify() (<-chan os.Signal, func()) {
 	// A reader of standard output that went away must not end the proxy.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
-	defer signal.Stop(signals)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// run serves until a signal or a failure ends it.
+func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+// counts stands in for the metrics.
+type counts struct{ loaded, failed int }
+
+func (c *counts) PolicyLoaded(string, time.Time) { c.loaded++ }
+func (c *counts) PolicyFailed()                  { c.failed++ }
+
+// rig is a reloader at work on a text that the test changes. Inside a
+// synctest bubble only one of them runs at a time.
+type rig struct {
+	text    string
+	err     error
+	asked   chan struct{}
+	live    *policy.Live
+	metrics counts
+	swaps   int
+	log     bytes.Buffer
+}
+
+func document(name string) string {
+	return "version: 1\nrules: [{name: " + name + ", hosts: [a.test]}]\n"
+}
+
+// startReloader runs a reloader with document("first") in force until the
+// test's function returns.
+func startReloader(t *testing.T, every time.Duration) *rig {
+	t.Helper()
+	r := &rig{text: document("first"), asked: make(chan struct{}, 1), live: policy.NewLive()}
+	p, err := policy.Load(policy.Text{Name: "p", Data: []byte(r.text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.live.Swap(p)
+	reload := &reloader{
+		read:  func() ([]policy.Text, error) { return []policy.Text{{Name: "p", Data: []byte(r.text)}}, r.err },
+		every: every, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
+		swapped: func() int { r.swaps++; return 0 },
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- reload.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// after lets time pass and everything come to rest.
+func after(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func (r *rig) rule() string { return r.live.Current().Rules()[0].Name }
+
+func (r *rig) said(s string) int { return strings.Count(r.log.String(), s) }
+
+func TestReloadTakesAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReloader(t, 5*time.Second)
+		r.text = document("second")
+		after(6 * time.Second)
+		if r.rule() != "second" || r.swaps != 1 || r.metrics != (counts{loaded: 1}) {
+			t.Errorf("rule %s, %d swaps, %+v", r.rule(), r.swaps, r.metrics)
+		}
+		after(time.Minute)
+		if r.swaps != 1 || r.said("policy reloaded") != 1 {
+			t.Errorf("%d swaps without a change: %s", r.swaps, &r.log)
+		}
+	})
+}
+
+// A file that is written in place is seen half-written: its first half is a
+// policy too, and not the one that is meant.
+func TestReloadLetsAWriteSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReloader(t, 5*time.Second)
+		r.text = document("half")
+		after(5*time.Second + settle/2) // seen once
+		r.text = document("whole")
+		after(settle)
+		if r.rule() != "first" {
+			t.Errorf("%s is in force, which was still being written", r.rule())
+		}
+		after(settle)
+		if r.rule() != "whole" || r.swaps != 1 {
+			t.Errorf("rule %s, %d swaps", r.rule(), r.swaps)
+		}
+	})
+}
+
+func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReloader(t, 5*time.Second)
+		r.text = "version: 1\nrulez: []\n"
+		after(time.Minute)
+		if r.rule() != "first" || r.swaps != 0 || r.metrics.failed != 1 {
+			t.Errorf("rule %s, %d swaps, %+v", r.rule(), r.swaps, r.metrics)
+		}
+		if r.said("policy refused") != 1 || r.said("p:2:1") != 1 || r.said(policy.VersionOf(policy.Text{Name: "p", Data: []byte(r.text)})) != 1 {
+			t.Errorf("not said once, with place and version: %s", &r.log)
+		}
+		// Who asks is answered, even with the same.
+		r.asked <- struct{}{}
+		after(time.Millisecond)
+		if r.said("policy refused") != 2 {
+			t.Errorf("SIGHUP was not answered: %s", &r.log)
+		}
+		r.text = document("first")
+		after(time.Minute)
+		if r.said("in force again") != 1 || r.swaps != 0 || r.metrics.loaded != 1 {
+			t.Errorf("%d swaps, %+v: %s", r.swaps, r.metrics, &r.log)
+		}
+	})
+}
+
+func TestReloadOutlivesAMissingSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReloader(t, 5*time.Second)
+		r.err = errors.New("open p: no such file")
+		after(time.Minute)
+		if r.rule() != "first" || r.metrics.failed != 1 || r.said("no such file") != 1 {
+			t.Errorf("rule %s, %+v: %s", r.rule(), r.metrics, &r.log)
+		}
+		r.err, r.text = nil, document("second")
+		after(time.Minute)
+		if r.rule() != "second" || r.metrics.loaded != 1 {
+			t.Errorf("rule %s, %+v", r.rule(), r.metrics)
+		}
+	})
+}
+
+func TestReloadWhenAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReloader(t, 0) // no polling
+		r.text = document("second")
+		after(time.Hour)
+		if r.rule() != "first" {
+			t.Errorf("%s is in force, and nobody asked", r.rule())
+		}
+		r.asked <- struct{}{}
+		after(time.Millisecond)
+		if r.rule() != "second" {
+			t.Errorf("%s is in force", r.rule())
+		}
+		r.asked <- struct{}{}
+		after(time.Millisecond)
+		if r.said("policy unchanged") != 1 || r.swaps != 1 {
+			t.Errorf("%d swaps: %s", r.swaps, &r.log)
+		}
+	})
+}
