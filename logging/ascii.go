@@ -121,6 +121,24 @@ func appendRune[T string | []byte](dst []byte, r rune, raw T) []byte {
 // cutMark ends a string that was cut.
 const cutMark = "..."
 
+// legible returns an operator's string, in any script, in at most limit bytes;
+// what is not printable is escaped and what is too long is cut as in [clean].
+func legible(s string, limit int) string {
+	for _, r := range s {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return clean(s, limit)
+		}
+	}
+	if len(s) <= limit {
+		return s
+	}
+	end := limit - len(cutMark)
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + cutMark
+}
+
 // clean returns a client's string in printable ASCII, with Go's escapes for the
 // rest and the backslash doubled, in at most limit bytes; one that would be
 // longer ends with [cutMark], never within an escape. It does not allocate for

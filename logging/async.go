@@ -29,6 +29,7 @@ type AsyncWriter struct {
 
 	mu      sync.Mutex // protects what follows
 	pending []byte     // whole lines
+	extra   int        // room beside limit
 	state   asyncState
 }
 
@@ -57,7 +58,7 @@ func (a *AsyncWriter) Write(p []byte) (int, error) {
 	case a.state == asyncDirect:
 		a.mu.Unlock()
 		return a.w.Write(p)
-	case a.state == asyncDiscard, len(a.pending)+len(p) > a.limit:
+	case a.state == asyncDiscard, len(a.pending)+len(p) > a.limit+a.extra:
 		a.dropped.Add(1)
 	default:
 		a.pending = append(a.pending, p...)
@@ -154,9 +155,20 @@ func (a *AsyncWriter) finish() bool {
 	return true
 }
 
+// tellRoom is kept for the line that tells of dropped ones.
+const tellRoom = 4096
+
+func (a *AsyncWriter) leave(extra int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.extra = extra
+}
+
 // tell says, in the log that it carries, how many lines are missing there.
 func (a *AsyncWriter) tell(n uint64) {
 	if log := a.log.Load(); log != nil {
+		a.leave(tellRoom) // or this line would be the next to be dropped
+		defer a.leave(0)
 		log.Warn().Uint64(FieldDropped, n).Msg("lines of this log were dropped: its reader was too slow")
 	}
 }

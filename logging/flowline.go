@@ -69,19 +69,27 @@ func line(l *zerolog.Event, e *flow.Event, at time.Time) *zerolog.Event {
 	addHTTP(l, &r.HTTP)
 	addAWS(l, r)
 	if r.Rule != "" {
-		l.Dict("rule", text(l.CreateDict(), "name", r.Rule, limitName))
+		l.Dict("rule", label(l.CreateDict(), "name", r.Rule))
 	}
 	addError(l, e)
 	l.Dict("sallyport", own(l.CreateDict(), e))
 	return l
 }
 
-// text adds a string unless it is empty.
+// text adds a string that a client may have written, unless it is empty.
 func text(d *zerolog.Event, key, value string, limit int) *zerolog.Event {
 	if value == "" {
 		return d
 	}
 	return d.Str(key, clean(value, limit))
+}
+
+// label adds a word of the operator's, unless it is empty.
+func label(d *zerolog.Event, key, value string) *zerolog.Event {
+	if value == "" {
+		return d
+	}
+	return d.Str(key, legible(value, limitName))
 }
 
 func address(d *zerolog.Event, a netip.AddrPort) *zerolog.Event {
@@ -180,9 +188,9 @@ func own(d *zerolog.Event, e *flow.Event) *zerolog.Event {
 	text(d, "reason", string(r.Reason), limitName)
 	d.Str("via", r.Via.String())
 	text(d, "enforcement", r.Enforcement(), limitName)
-	text(d, "source", r.Source, limitName)
-	text(d, "owner", r.Owner, limitName)
-	text(d, FieldPolicy, r.PolicyVersion, limitName)
+	label(d, "source", r.Source)
+	label(d, "owner", r.Owner)
+	label(d, FieldPolicy, r.PolicyVersion)
 	if r.Listener.IsValid() {
 		d.Str(FieldListener, r.Listener.String())
 	}

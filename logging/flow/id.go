@@ -1,8 +1,8 @@
 package flow
 
 import (
-	"bufio"
 	"crypto/rand"
+	"errors"
 	"sync"
 	"time"
 
@@ -29,8 +29,7 @@ type ids struct {
 }
 
 func newIDs() *ids {
-	// Buffered, because a system call an identifier is what makes one dear.
-	return &ids{entropy: ulid.Monotonic(bufio.NewReader(rand.Reader), 0)}
+	return &ids{entropy: ulid.Monotonic(rand.Reader, 0)} // which buffers it
 }
 
 func (g *ids) next(now time.Time) string {
@@ -38,11 +37,14 @@ func (g *ids) next(now time.Time) string {
 	defer g.mu.Unlock()
 	g.last = max(g.last, ulid.Timestamp(now))
 	id, err := ulid.New(g.last, g.entropy)
-	for err != nil {
+	for errors.Is(err, ulid.ErrMonotonicOverflow) {
 		// The 80 random bits overflowed within this millisecond: borrow the
-		// next one. crypto/rand itself never fails.
+		// next one.
 		g.last++
 		id, err = ulid.New(g.last, g.entropy)
+	}
+	if err != nil {
+		panic(err) // crypto/rand never fails, and the year is not 10889
 	}
 	return id.String()
 }

@@ -1,0 +1,391 @@
+package logging
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func compileSchema(tb testing.TB) *jsonschema.Schema {
+	tb.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(FlowSchema()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	if err := c.AddResource("flow.schema.json", doc); err != nil {
+		tb.Fatal(err)
+	}
+	s, err := c.Compile("flow.schema.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+func validate(tb testing.TB, s *jsonschema.Schema, line []byte) {
+	tb.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		tb.Fatalf("%s: %v", line, err)
+	}
+	if err := s.Validate(v); err != nil {
+		tb.Fatalf("%s: %v", line, err)
+	}
+}
+
+// base is an allowed tunnel with every field that a tunnel can have.
+func base() flow.Record {
+	start := time.Date(2026, 11, 23, 8, 30, 0, 123_456_789, time.UTC)
+	return flow.Record{
+		ID:       "01KARN7WS3Q8Z4V6X2Y0T1B5CD",
+		Start:    start,
+		End:      start.Add(1_234_567 * time.Microsecond),
+		Via:      policy.ViaConnect,
+		Listener: netip.MustParseAddrPort("10.0.3.7:3128"),
+		Client:   netip.MustParseAddrPort("10.0.16.9:40312"),
+		Source:   "payments",
+		Host:     "acme-prod-data.s3.us-east-1.amazonaws.com",
+		Port:     443,
+		Peer:     netip.MustParseAddrPort("[2001:db8::7]:443"),
+		TLS: flow.TLS{
+			ServerName: "acme-prod-data.s3.us-east-1.amazonaws.com",
+			ALPN:       []string{"h2", "http/1.1"}, Version: "1.3", ECH: true,
+		},
+		HTTP: flow.HTTP{Method: "CONNECT", Status: 200},
+		S3: policy.S3Ref{
+			Form: "virtual_hosted", Bucket: "acme-prod-data", Region: "us-east-1", Partition: "aws",
+		},
+		Verdict: policy.Allow, Mode: policy.Enforce, Reason: policy.ReasonRule,
+		Rule: "app-data", Owner: "équipe données", PolicyVersion: "sha256:0a1b2c",
+		Outcome: flow.OutcomeOK,
+		Times: flow.Times{
+			Hello: 1500 * time.Microsecond, Resolve: 2 * time.Millisecond,
+			Dial: 12_345 * time.Microsecond,
+		},
+		BytesSent: 4096, BytesReceived: 1 << 33,
+		ClientTCP: flow.TCP{RTT: 350 * time.Microsecond, MinRTT: 200 * time.Microsecond},
+		OriginTCP: flow.TCP{RTT: 11 * time.Millisecond, MinRTT: 10 * time.Millisecond, Retransmits: 3},
+	}
+}
+
+func denied() flow.Record {
+	r := base()
+	r.Verdict, r.Reason, r.Outcome = policy.Deny, policy.ReasonNoRule, flow.Outcome(policy.ReasonNoRule)
+	r.Rule, r.Owner, r.Peer, r.TLS, r.S3 = "", "", netip.AddrPort{}, flow.TLS{}, policy.S3Ref{}
+	r.Host = "paste.example\r\n{\"level\":\"info\"}\u202e"
+	r.HTTP.Status = 403
+	r.Times = flow.Times{Hello: time.Millisecond}
+	r.BytesSent, r.BytesReceived, r.OriginTCP = 0, 0, flow.TCP{}
+	return r
+}
+
+// lines are one event of each kind that a reader of the log can meet.
+func lines() map[string]flow.Event {
+	plain := base()
+	plain.Via, plain.Port, plain.TLS, plain.S3 = policy.ViaHTTP, 80, flow.TLS{}, policy.S3Ref{}
+	plain.Host = "deb.example"
+	plain.HTTP = flow.HTTP{Method: "GET", Path: "/debian/dists/stable/InRelease", Status: 200}
+	plain.Times.FirstByte = 20 * time.Millisecond
+
+	failed := base()
+	failed.Via, failed.HTTP = policy.ViaTLS, flow.HTTP{}
+	failed.Outcome, failed.Error = flow.OutcomeConnectionRefused, "dial 203.0.113.7:443: connection refused"
+	failed.EndedBy = flow.EndedByOrigin
+
+	report := base()
+	report.Mode, report.Reason, report.WouldDeny = policy.Report, policy.ReasonNoRule, true
+	report.Rule, report.Owner = "", ""
+
+	nothing := flow.Record{
+		Start: base().Start, Reason: policy.ReasonNotTLS, Outcome: flow.Outcome(policy.ReasonNotTLS),
+	}
+	return map[string]flow.Event{
+		"open":         {Kind: flow.Opened, Record: base()},
+		"close":        {Kind: flow.Closed, Record: base()},
+		"close_http":   {Kind: flow.Closed, Record: plain},
+		"close_failed": {Kind: flow.Closed, Record: failed},
+		"close_report": {Kind: flow.Closed, Record: report},
+		"deny":         {Kind: flow.Denied, Record: denied()},
+		"deny_nothing": {Kind: flow.Denied, Record: nothing},
+	}
+}
+
+func TestFlowLines(t *testing.T) {
+	schema := compileSchema(t)
+	for name, e := range lines() {
+		t.Run(name, func(t *testing.T) {
+			got := AppendFlow(nil, &e)
+			if line, ok := bytes.CutSuffix(got, []byte("\n")); !ok || !printable(line) {
+				t.Fatalf("%q is not one line of printable ASCII", got)
+			}
+			if dup := duplicate(t, string(got)); dup != "" {
+				t.Errorf("%q occurs twice in %s", dup, got)
+			}
+			validate(t, schema, got)
+			var pretty bytes.Buffer
+			if err := json.Indent(&pretty, got, "", "  "); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", "flow_"+name+".json")
+			if *update {
+				if err := os.WriteFile(file, pretty.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), pretty.String()); d != "" {
+				t.Errorf("%s (-update writes it anew):\n%s", file, d)
+			}
+		})
+	}
+}
+
+func TestAppendFlowAppends(t *testing.T) {
+	e := flow.Event{Kind: flow.Closed, Record: base()}
+	one := AppendFlow(nil, &e)
+	two := AppendFlow(AppendFlow(nil, &e), &e)
+	if !bytes.Equal(two, append(slices.Clone(one), one...)) {
+		t.Error("the second line changes the first")
+	}
+	if got := AppendFlow(one, &flow.Event{}); !bytes.Equal(got, one) {
+		t.Error("an event of no kind wrote something")
+	}
+}
+
+// A line that the schema must refuse: else it would pass anything.
+func TestSchemaRefuses(t *testing.T) {
+	schema := compileSchema(t)
+	line := func(name string) string { e := lines()[name]; return string(AppendFlow(nil, &e)) }
+	tests := []struct{ name, from, old, new string }{
+		{"an unknown member", "close", `"would_deny":`, `"wuold_deny":false,"would_deny":`},
+		{"an unknown reason", "close", `"reason":"rule"`, `"reason":"because"`},
+		{"an unknown outcome", "close", `"outcome":"ok"`, `"outcome":"fine"`},
+		{"an unknown form of S3", "close", `"form":"virtual_hosted"`, `"form":"vhost"`},
+		{"another version", "close", `"schema":1`, `"schema":2`},
+		{"a deny that allows", "deny", `"verdict":"deny"`, `"verdict":"allow"`},
+		{"an open that ended", "open", `"verdict":"allow"`, `"verdict":"allow","outcome":"ok"`},
+		{"a close without its bytes", "close", `"bytes_sent":4096,`, ``},
+		{"a level that is another kind's", "deny", `"level":"warn"`, `"level":"info"`},
+		{"ok as an error", "deny", `"error":{"type":"no_rule"`, `"error":{"type":"ok"`},
+		{"a control character", "close", `"address":"acme`, `"address":"\u0007acme`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bad := strings.Replace(line(tt.from), tt.old, tt.new, 1)
+			if bad == line(tt.from) {
+				t.Fatalf("%s is not in %s", tt.old, bad)
+			}
+			v, err := jsonschema.UnmarshalJSON(strings.NewReader(bad))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if schema.Validate(v) == nil {
+				t.Errorf("it passes: %s", bad)
+			}
+		})
+	}
+}
+
+// Every word of every closed vocabulary is in the schema, and no other.
+func TestSchemaHasEveryWord(t *testing.T) {
+	var doc map[string]any
+	if err := json.Unmarshal(FlowSchema(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	enum := func(path ...string) []string {
+		var v any = doc
+		for _, p := range append(path, "enum") {
+			v = v.(map[string]any)[p]
+		}
+		var out []string
+		for _, w := range v.([]any) {
+			out = append(out, w.(string))
+		}
+		return slices.Sorted(slices.Values(out))
+	}
+	ours := []string{"properties", "sallyport", "properties"}
+	own := func(name string) []string { return enum(append(slices.Clone(ours), name)...) }
+
+	var outcomes []string
+	for _, o := range flow.Outcomes() {
+		outcomes = append(outcomes, string(o))
+	}
+	var ended []string
+	for _, e := range flow.EndedBys() {
+		if e != flow.EndedByBoth {
+			ended = append(ended, string(e))
+		}
+	}
+	var vias, enforcements []string
+	for via := policy.ViaUnknown; via == policy.ViaUnknown || via.String() != "unknown"; via++ {
+		vias = append(vias, via.String())
+		if e := (&flow.Record{Via: via}).Enforcement(); e != "" {
+			enforcements = append(enforcements, e)
+		}
+	}
+	tests := map[string]struct{ got, want []string }{
+		"reason":      {enum("$defs", "reason"), constants(t, "../policy", "Reason")},
+		"outcome":     {enum("$defs", "outcome"), outcomes},
+		"s3.form":     {enum("$defs", "s3_form"), constants(t, "../policy", "S3Form")},
+		"ended_by":    {own("ended_by"), ended},
+		"via":         {own("via"), vias},
+		"enforcement": {own("enforcement"), enforcements},
+		"verdict":     {own("verdict"), []string{policy.Allow.String(), policy.Deny.String()}},
+		"mode":        {own("mode"), []string{policy.Enforce.String(), policy.Report.String()}},
+	}
+	for name, tt := range tests {
+		slices.Sort(tt.want)
+		if d := cmp.Diff(tt.want, tt.got); d != "" {
+			t.Errorf("%s: the sources (-) and the schema (+) differ:\n%s", name, d)
+		}
+	}
+}
+
+// constants reads the string constants of a type from the sources in dir.
+func constants(t *testing.T, dir, typeName string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sources in %s: %v", dir, err)
+	}
+	var out []string
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			if id, ok := spec.Type.(*ast.Ident); ok && id.Name == typeName {
+				for _, v := range spec.Values {
+					if lit, ok := v.(*ast.BasicLit); ok {
+						s, _ := strconv.Unquote(lit.Value)
+						out = append(out, s)
+					}
+				}
+			}
+			return true
+		})
+	}
+	return out
+}
+
+func TestEveryWordMakesAValidLine(t *testing.T) {
+	schema := compileSchema(t)
+	check := func(kind flow.Kind, change func(*flow.Record)) {
+		t.Helper()
+		e := flow.Event{Kind: kind, Record: base()}
+		if kind == flow.Denied {
+			e.Record = denied()
+		}
+		change(&e.Record)
+		validate(t, schema, AppendFlow(nil, &e))
+	}
+	reasons := constants(t, "../policy", "Reason")
+	for _, o := range flow.Outcomes() {
+		if slices.Contains(reasons, string(o)) {
+			check(flow.Denied, func(r *flow.Record) { r.Reason, r.Outcome = policy.Reason(o), o })
+			check(flow.Opened, func(r *flow.Record) { r.Reason, r.WouldDeny, r.Mode = policy.Reason(o), true, policy.Report })
+			continue
+		}
+		check(flow.Closed, func(r *flow.Record) { r.Outcome = o })
+	}
+	for _, by := range flow.EndedBys() {
+		check(flow.Closed, func(r *flow.Record) { r.EndedBy = by })
+	}
+	for _, via := range []policy.Via{policy.ViaUnknown, policy.ViaConnect, policy.ViaHTTP, policy.ViaTLS} {
+		for _, kind := range []flow.Kind{flow.Opened, flow.Closed, flow.Denied} {
+			check(kind, func(r *flow.Record) { r.Via = via })
+		}
+	}
+	for _, form := range constants(t, "../policy", "S3Form") {
+		check(flow.Closed, func(r *flow.Record) { r.S3.Form = policy.S3Form(form) })
+	}
+}
+
+// maxFlowLine is far above what the bounds of all fields can add up to: each
+// escape in JSON doubles at most a byte.
+const maxFlowLine = 12 << 10
+
+func FuzzFlowLine(f *testing.F) {
+	schema := compileSchema(f)
+	f.Add("api.example.com", "api.example.com", "h2", "GET", "/a/b", "oops", uint8(1))
+	f.Add("a\r\n{\"level\":\"warn\"}", "\u202e\u2066x", "\x00", "G E T", "/\xff", "\x1b[2J", uint8(2))
+	f.Add(strings.Repeat("\\", 600), strings.Repeat("\u2028", 300), strings.Repeat("\"", 99), strings.Repeat("M", 99),
+		strings.Repeat("/\x7f", 600), strings.Repeat("\\\"", 600), uint8(3))
+	f.Add("\xed\xa0\x80", "", "", "", "", "", uint8(3))
+	f.Fuzz(func(t *testing.T, host, sni, alpn, method, path, text string, kind uint8) {
+		e := flow.Event{Kind: flow.Kind(1 + kind%3), Record: base()}
+		r := &e.Record
+		if e.Kind == flow.Denied {
+			*r = denied()
+		} else if kind%2 == 0 {
+			r.Outcome = flow.OutcomeHTTPProtocolError
+		}
+		r.Host, r.TLS = host, flow.TLS{ServerName: sni, ALPN: slices.Repeat([]string{alpn}, int(kind)), Version: "1.3"}
+		r.HTTP = flow.HTTP{Method: method, Path: path, Status: 200}
+		r.Error = text
+		line := AppendFlow(nil, &e)
+		body, ok := bytes.CutSuffix(line, []byte("\n"))
+		if !ok || !printable(body) {
+			t.Fatalf("%q is not one line of printable ASCII", line)
+		}
+		if len(line) > maxFlowLine {
+			t.Fatalf("%d bytes", len(line))
+		}
+		if dup := duplicate(t, string(line)); dup != "" {
+			t.Fatalf("%q occurs twice in %s", dup, line)
+		}
+		validate(t, schema, line)
+		var got struct {
+			Level  string
+			Server struct{ Address string }
+			Event  struct{ Name string }
+		}
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Server.Address != clean(host, limitName) || got.Event.Name != "flow."+e.Kind.String() ||
+			(got.Level == "warn") != (e.Kind == flow.Denied) {
+			t.Fatalf("a client changed what is not its own: %s", line)
+		}
+	})
+}
+
+func BenchmarkAppendFlow(b *testing.B) {
+	e := flow.Event{Kind: flow.Closed, Record: base()}
+	e.Record.Owner = "platform-team"
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = AppendFlow(buf[:0], &e)
+	}
+	b.SetBytes(int64(len(buf)))
+}
