@@ -85,7 +85,7 @@ type home struct {
 func homes() []home {
 	return []home{
 		{"github.com/coder/websocket", nil},
-		{"github.com/elazarl/goproxy", []string{"proxy/connect.go", "proxy/http.go"}},
+		{"github.com/elazarl/goproxy", []string{"proxy/connect.go", "proxy/front.go", "proxy/http.go"}},
 		{"github.com/go-viper/mapstructure/v2", []string{"cmd/sallyport/config.go"}},
 		{"github.com/gobwas/glob", []string{"policy/compile.go"}},
 		{"github.com/google/go-cmp", nil},
@@ -99,7 +99,7 @@ func homes() []home {
 		{"github.com/spf13/cobra", []string{"cmd/sallyport/"}},
 		{"github.com/spf13/pflag", []string{"cmd/sallyport/"}},
 		{"github.com/spf13/viper", []string{"cmd/sallyport/config.go"}},
-		{"github.com/weppos/publicsuffix-go", nil},
+		{"github.com/weppos/publicsuffix-go", []string{"policy/broad.go"}},
 		{"go.uber.org/goleak", nil},
 		{"go.yaml.in/yaml/v3", []string{"cmd/sallyport/", "policy/"}},
 		{"golang.org/x/crypto/cryptobyte", []string{"proxy/"}},
@@ -252,7 +252,7 @@ func TestPackages(t *testing.T) {
 		case "util", "utils", "common", "helper", "helpers", "misc", "shared", "base", "lib", "types":
 			t.Errorf("%s: package %s\n\tWhy not: a package is named for what it does; this name says nothing and gathers everything.", f.path, name)
 		}
-		for _, part := range strings.Split(dir, "/") {
+		for part := range strings.SplitSeq(dir, "/") {
 			if part == "internal" || part == "pkg" {
 				t.Errorf("%s: a folder %s\n\tWhy not: the house has four rooms and a porch, and no cellar.", f.path, part)
 			}
@@ -327,7 +327,7 @@ func TestNothingOfThisMachine(t *testing.T) {
 		if err != nil {
 			continue // no npm here
 		}
-		for _, url := range strings.FieldsFunc(string(out), func(r rune) bool { return strings.ContainsRune(",| \n", r) }) {
+		for url := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(",| \n", r) }) {
 			_, host, found := strings.Cut(url, "://")
 			host, _, _ = strings.Cut(host, "/")
 			public := host == "proxy.golang.org" || host == "registry.npmjs.org"

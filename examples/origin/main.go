@@ -10,10 +10,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -51,7 +52,7 @@ func serve(ctx context.Context, name, dir string) error {
 	if err := root.WriteFile("ca.pem", block, 0o600); err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func serve(ctx context.Context, name, dir string) error {
 	}
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, "hello from "+name+"\n")
+			fmt.Fprintf(w, "hello from %s\n", name)
 		}),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 5 * time.Second,
@@ -69,8 +70,8 @@ func serve(ctx context.Context, name, dir string) error {
 	if err := root.WriteFile("url", []byte("https://"+net.JoinHostPort(name, port)+"/"), 0o600); err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { srv.Close() })
-	if err := srv.ServeTLS(ln, "", ""); err != http.ErrServerClosed {
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	if err := srv.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -84,6 +85,7 @@ func certificate(name string) (tls.Certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),
+		Subject:               pkix.Name{CommonName: name}, // OpenSSL trusts no issuer without a name
 		DNSNames:              []string{name},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(24 * time.Hour),
