@@ -38,6 +38,11 @@ func Load(documents ...Text) (*Policy, error) {
 		readers[i] = all[i].reader
 	}
 	c.merge(all)
+	count := 0
+	for _, d := range all {
+		count += len(d.rules)
+	}
+	c.policy.rules = make([]Rule, 0, count)
 	for _, d := range all {
 		for i := range d.sources {
 			c.source(d.reader, &d.sources[i])

@@ -102,6 +102,7 @@ func readDocument(t Text) *document {
 				d.sources = append(d.sources, d.readSource(item))
 			}
 		case "rules":
+			d.rules = make([]ruleText, 0, len(n.Content))
 			for item := range d.items(n, "rules") {
 				d.rules = append(d.rules, d.readRule(item))
 			}

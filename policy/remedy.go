@@ -60,6 +60,9 @@ func s3Remedy(h Host, ref S3Ref) (name, destination string) {
 			name = owned
 		}
 	}
+	if _, err := parseBucketPattern(name); err != nil {
+		return "", "" // no bucket has such a name
+	}
 	scope := ""
 	switch {
 	case ref.Region != "":
