@@ -120,14 +120,18 @@ func lines() map[string]flow.Event {
 	nothing := flow.Record{
 		Start: base().Start, Reason: policy.ReasonNotTLS, Outcome: flow.Outcome(policy.ReasonNotTLS),
 	}
+	undecided := nothing
+	undecided.Reason, undecided.Outcome = "", flow.OutcomeHTTPRequestError
+	undecided.HTTP = flow.HTTP{Method: "BREW", Status: 400}
 	return map[string]flow.Event{
-		"open":         {Kind: flow.Opened, Record: base()},
-		"close":        {Kind: flow.Closed, Record: base()},
-		"close_http":   {Kind: flow.Closed, Record: plain},
-		"close_failed": {Kind: flow.Closed, Record: failed},
-		"close_report": {Kind: flow.Closed, Record: report},
-		"deny":         {Kind: flow.Denied, Record: denied()},
-		"deny_nothing": {Kind: flow.Denied, Record: nothing},
+		"open":           {Kind: flow.Opened, Record: base()},
+		"close":          {Kind: flow.Closed, Record: base()},
+		"close_http":     {Kind: flow.Closed, Record: plain},
+		"close_failed":   {Kind: flow.Closed, Record: failed},
+		"close_report":   {Kind: flow.Closed, Record: report},
+		"deny":           {Kind: flow.Denied, Record: denied()},
+		"deny_nothing":   {Kind: flow.Denied, Record: nothing},
+		"deny_undecided": {Kind: flow.Denied, Record: undecided},
 	}
 }
 

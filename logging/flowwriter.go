@@ -96,6 +96,7 @@ type FlowWriter struct {
 	errors  atomic.Uint64 // failed writes
 	lastErr atomic.Pointer[error]
 	writing atomic.Int64 // when the write under way began, Unix ns; 0: none
+	held    atomic.Int64 // lines in buf
 
 	// What follows belongs to the goroutine inside the queue's sink.
 	buf  []byte
@@ -141,6 +142,10 @@ func (w *FlowWriter) Run(ctx context.Context) error {
 		select {
 		case err := <-ended:
 			told.tell(w)
+			if err != nil {
+				w.log.Error().Int64("unwritten", w.held.Load()).
+					Msg("the flow log's reader is stuck: its last lines may be missing")
+			}
 			return err
 		case <-ticker.C:
 			told.tell(w)
@@ -159,6 +164,7 @@ func (w *FlowWriter) add(e flow.Event) {
 		w.buf = append(w.buf, '\n') // what stands there must not swallow the next line
 	}
 	w.buf = AppendFlow(w.buf, &e)
+	w.held.Add(1)
 }
 
 func (w *FlowWriter) flush() {
@@ -183,6 +189,7 @@ func (w *FlowWriter) flush() {
 		w.torn = w.buf[n-1] != '\n'
 	}
 	w.buf = w.buf[:0]
+	w.held.Store(0)
 }
 
 // report is what has been told already.

@@ -112,6 +112,9 @@ func (f *flows) countEnd(r *flow.Record) {
 }
 
 func (f *flows) countDecision(r *flow.Record) {
+	if r.Reason == "" {
+		return // the attempt ended before the policy was asked
+	}
 	i := (int(r.Verdict)*modes+int(r.Mode))*len(f.names) + f.word(string(r.Reason))
 	child(f.decided, i, func() prometheus.Counter {
 		return f.decisions.WithLabelValues(r.Verdict.String(), r.Mode.String(), f.known(string(r.Reason)))
