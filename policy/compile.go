@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/gobwas/glob"
@@ -269,12 +270,28 @@ func (c *compiler) cidrs(r *reader, text *ruleText, rule *Rule, id int32) {
 		if text.verdict == Allow && NeverPermitted(p.Prefix) {
 			r.fail(p.node, "leave it out", "%s is never permitted: cloud metadata and task credentials live there", p)
 		}
+		if text.verdict == Allow && p.Bits() < widePrefix(p.Addr()) {
+			if text.allowBroad != nil {
+				c.broadUsed = true
+			} else {
+				c.warn(r.pos(p.node), "list the ranges that are meant, or write allow_broad: true in the rule", "%s lets clients reach a large part of the Internet by address, without a name to judge", p)
+			}
+		}
 		c.policy.addresses.add(p.Prefix, id)
 		rule.match.prefixes = append(rule.match.prefixes, p.Prefix)
 		if text.verdict == Allow && ProhibitedRange(p.Prefix) {
 			rule.ResolvesTo = append(rule.ResolvesTo, p.Prefix)
 		}
 	}
+}
+
+// widePrefix returns the prefix length below which a range is more than any
+// one organisation has.
+func widePrefix(a netip.Addr) int {
+	if a.Is4() {
+		return 8
+	}
+	return 16
 }
 
 // hostGlob compiles a host pattern that the index cannot answer by itself.

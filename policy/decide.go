@@ -65,6 +65,9 @@ type search struct {
 	s3       S3Ref
 	deny     int32 // the first deny rule that fits, -1 for none
 	allow    int32 // the allow rule that governs, -1 for none
+	// While the protocol is not known, the first deny rules that fit one
+	// protocol only.
+	denyTLS, denyHTTP int32
 }
 
 // Decide answers a query. It is pure and total: any matching deny rule wins,
@@ -73,7 +76,9 @@ type search struct {
 //
 // Of several allow rules that match, one alone governs what the attempt must
 // carry and where its name may lead: a rule with protocol tcp before others,
-// then one with resolves_to, then the first in the documents' order.
+// then one with resolves_to, then the first in the documents' order. A deny
+// rule for one protocol reaches a tunnel whose protocol is not known yet when
+// the governing rule would let it carry that protocol.
 //
 // In report mode a denial becomes an allow that keeps the denial's reason and
 // rule, see [Decision.WouldDeny]. An attempt without a name stays denied:
@@ -106,7 +111,7 @@ func (p *Policy) Decide(q Query) Decision {
 func (p *Policy) begin(q Query) search {
 	s := search{
 		policy: p, source: q.Source.Addr.Unmap(), port: q.Port,
-		protocol: q.Protocol, deny: -1, allow: -1,
+		protocol: q.Protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
 	}
 	if s.protocol == ProtocolUnknown {
 		switch q.Via {
@@ -121,7 +126,29 @@ func (p *Policy) begin(q Query) search {
 }
 
 // run looks at every rule whose destination fits the host.
-func (s *search) run(h Host) { s.policy.candidates(h, s.s3, s.consider) }
+func (s *search) run(h Host) {
+	s.policy.candidates(h, s.s3, s.consider)
+	// What a tunnel may carry is the governing rule's to say. A deny rule of
+	// another protocol then denies nothing that could pass.
+	carries := ProtocolTCP
+	if s.allow >= 0 {
+		carries = s.policy.rules[s.allow].Protocol
+	}
+	if carries != ProtocolHTTP {
+		s.deny = first(s.deny, s.denyTLS)
+	}
+	if carries != ProtocolTLS {
+		s.deny = first(s.deny, s.denyHTTP)
+	}
+}
+
+// first returns the lower of two rules' numbers, -1 being none.
+func first(i, j int32) int32 {
+	if i < 0 || (j >= 0 && j < i) {
+		return j
+	}
+	return i
+}
 
 // candidates visits the rules whose destination fits the host.
 func (p *Policy) candidates(h Host, s3 S3Ref, visit visit) {
@@ -149,8 +176,8 @@ func (s *search) consider(rules []int32, spelled bool) {
 	for _, i := range rules {
 		r := &s.policy.rules[i]
 		if r.Verdict == Deny {
-			if (s.deny < 0 || i < s.deny) && s.misses(r, spelled) == missNothing {
-				s.deny = i
+			if best := s.denies(r); first(*best, i) == i && s.misses(r, spelled) == missNothing {
+				*best = i
 			}
 			continue
 		}
@@ -158,6 +185,17 @@ func (s *search) consider(rules []int32, spelled bool) {
 			s.allow = i
 		}
 	}
+}
+
+// denies returns where a deny rule that fits is kept.
+func (s *search) denies(r *Rule) *int32 {
+	switch {
+	case s.protocol == ProtocolUnknown && r.Protocol == ProtocolTLS:
+		return &s.denyTLS
+	case s.protocol == ProtocolUnknown && r.Protocol == ProtocolHTTP:
+		return &s.denyHTTP
+	}
+	return &s.deny
 }
 
 // governs reports whether the allow rule i goes before j.
@@ -230,12 +268,10 @@ func unmatched(h Host, s3 S3Ref) Reason {
 // mode in force for it: of its sources that state one the strictest, else the
 // documents'.
 func (p *Policy) standingOf(q Query) (string, Mode) {
-	first, stated, mode := int32(-1), false, Report
+	name, stated, mode := int32(-1), false, Report
 	p.callers.find(q.Source.Addr.Unmap(), func(ids []int32, _ bool) {
 		for _, i := range ids {
-			if first < 0 || i < first {
-				first = i
-			}
+			name = first(name, i)
 			if s := p.sources[i].standing; s != nil {
 				stated = true
 				mode = min(mode, s.modeAt(q.At))
@@ -245,10 +281,10 @@ func (p *Policy) standingOf(q Query) (string, Mode) {
 	if !stated {
 		mode = p.standing.modeAt(q.At)
 	}
-	if first < 0 {
+	if name < 0 {
 		return "", mode
 	}
-	return p.sources[first].name, mode
+	return p.sources[name].name, mode
 }
 
 // Version names the policy: the first 12 hexadecimal digits of the SHA-256

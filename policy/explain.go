@@ -159,6 +159,9 @@ func (p *Policy) wording(s *search, n near) string {
 		return subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
 	}
 	if r.Verdict == Deny {
+		if s.deny < 0 { // else this rule or an earlier one decides
+			return subject + fmt.Sprintf("denies it for %s, which the rule that allows it does not let through", r.Protocol)
+		}
 		return subject + "denies it"
 	}
 	text := subject + "allows it"
