@@ -79,14 +79,14 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 	a.rec.HTTP.Method = http.MethodConnect
 	defer a.rescue()
 	if refused := f.admitConnect(a, r, h); refused != nil {
-		f.deny(w, a, refused, true)
+		f.deny(w, h, a, refused)
 		return
 	}
 	// Not the request's context: net/http ends that when the client half-closes,
 	// which a client may do as soon as it has sent everything.
 	origin, err := a.connect(f.base)
 	if err != nil {
-		f.deny(w, a, classify(err), true)
+		f.deny(w, h, a, classify(err))
 		return
 	}
 	t := &connectTunnel{front: f, http: h, attempt: a, origin: origin}

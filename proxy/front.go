@@ -44,6 +44,8 @@ func newFront(s *Server) *front {
 		ReadHeaderTimeout: s.cfg.Timeouts.Hello,
 		IdleTimeout:       min(httpIdleTimeout, s.cfg.Timeouts.Idle),
 		MaxHeaderBytes:    maxHeaderBytes,
+		// Else net/http answers "OPTIONS *" itself, undecided and unrecorded.
+		DisableGeneralOptionsHandler: true,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
@@ -72,6 +74,9 @@ type httpConn struct {
 	replay   []byte
 	pinned   *pin
 	requests int
+	body     bool        // the request at hand has one
+	readBy   time.Time   // caps every read deadline that net/http sets; zero does not
+	hijacked bool        // no longer net/http's
 	awaiting atomic.Bool // a request has begun and no handler has seen it yet
 }
 
@@ -93,9 +98,44 @@ func (h *httpConn) Read(p []byte) (int, error) {
 	return h.TCPConn.Read(p)
 }
 
+// SetReadDeadline is net/http's way to bound what it reads. It begins to count
+// at a request's first byte, forgets the deadline when it aborts a read, and
+// has none for a body that nobody wants: readBy stands in for all of these.
+func (h *httpConn) SetReadDeadline(t time.Time) error {
+	if !h.readBy.IsZero() && (t.IsZero() || t.After(h.readBy)) {
+		t = h.readBy
+	}
+	return h.TCPConn.SetReadDeadline(t) //nolint:wrapcheck // net/http compares it
+}
+
+// begin lets a request take the time it needs, whatever bounded the one before.
+func (h *httpConn) begin() {
+	if !h.readBy.IsZero() {
+		h.readBy = time.Time{}
+		_ = h.TCPConn.SetReadDeadline(time.Time{}) // if it fails, so will the next read
+	}
+	if h.requests++; h.requests > 1 {
+		_ = h.SetWriteDeadline(time.Time{}) // likewise
+	}
+}
+
+// hurry bounds how long the rest of a request's body is read away.
+func (h *httpConn) hurry() {
+	h.readBy = time.Now().Add(h.c.s.cfg.Timeouts.Hello)
+	_ = h.TCPConn.SetReadDeadline(h.readBy) // if it fails, so will the next read
+}
+
+// end bounds how long the client may take to read the last of its answer: no
+// flight watches over it any more.
+func (h *httpConn) end() {
+	if !h.hijacked {
+		_ = h.SetWriteDeadline(time.Now().Add(h.c.s.cfg.Timeouts.Idle)) // if it fails, so will the write
+	}
+}
+
 // take hands a connection over to net/http, whose goroutine then owns it.
 func (f *front) take(c *conn, first []byte) {
-	f.offer(&httpConn{TCPConn: c.tcp, c: c, replay: first})
+	f.offer(&httpConn{TCPConn: c.tcp, c: c, replay: first, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)})
 }
 
 func (f *front) offer(h *httpConn) {
@@ -167,7 +207,9 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 			})
 		}
 		h.c.release()
-	case http.StateNew, http.StateIdle, http.StateHijacked:
+	case http.StateHijacked:
+		h.hijacked = true
+	case http.StateNew, http.StateIdle:
 	}
 }
 
@@ -180,9 +222,16 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.rescue()
 	h.awaiting.Store(false)
+	defer h.end()
+	h.begin()
 	start := time.Now()
-	if h.requests++; h.requests == 1 && h.pinned == nil {
+	if h.requests == 1 && h.pinned == nil {
 		start = h.c.accepted
+	}
+	if h.body = r.Body != http.NoBody; h.body {
+		// Else net/http holds every answer back until it has read the body,
+		// which its sender may be holding back until it has the answer.
+		_ = http.NewResponseController(w).EnableFullDuplex() // only HTTP/2 lacks it
 	}
 	if r.Method == http.MethodConnect {
 		f.connect(w, r, h, start)
@@ -202,12 +251,16 @@ func (f *front) rescue() {
 }
 
 // deny records the refusal and answers it. The connection is closed after a
-// refused CONNECT and over a limit; otherwise it may ask again.
-func (f *front) deny(w http.ResponseWriter, a *attempt, r *refusal, last bool) {
+// refused CONNECT, over a limit, and where a body is on its way that nobody
+// is going to read; otherwise it may ask again.
+func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal) {
 	ans := answerFor(a, r)
 	a.rec.HTTP.Status = ans.status
 	a.refuse(r)
-	if last {
+	if h.body {
+		h.hurry()
+	}
+	if h.body || a.rec.HTTP.Method == http.MethodConnect || h.c.over != overNothing {
 		w.Header().Set("Connection", "close")
 	}
 	ans.writeTo(w)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -18,10 +19,10 @@ func hopByHop() []string {
 }
 
 // stripHopByHop removes from h what must not pass: the fields that Connection
-// names, and the fixed list. It keeps a WebSocket upgrade, the only one that
-// is carried, and TE: trailers, without which gRPC-like origins send none.
-func stripHopByHop(h http.Header) {
-	websocket := isWebSocket(h)
+// names, and the fixed list. With websocket it keeps that upgrade, the only
+// one that is carried; and always TE: trailers, without which gRPC-like
+// origins send none.
+func stripHopByHop(h http.Header, websocket bool) {
 	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
 	for _, field := range h["Connection"] {
 		for name := range strings.SplitSeq(field, ",") {
@@ -29,7 +30,7 @@ func stripHopByHop(h http.Header) {
 		}
 	}
 	for _, name := range hopByHop() {
-		h.Del(name)
+		delete(h, name)
 	}
 	if websocket {
 		h.Set("Connection", "Upgrade")
@@ -38,6 +39,21 @@ func stripHopByHop(h http.Header) {
 	if trailers {
 		h.Set("Te", "trailers")
 	}
+}
+
+// stripTrailers removes from a message's trailers what has no place there
+// (RFC 9110, section 6.5.1): fields about framing, routing and credentials,
+// which a careless reader would take for the head's.
+func stripTrailers(h http.Header) {
+	for name := range h {
+		if !httpguts.ValidTrailerHeader(name) {
+			delete(h, name)
+		}
+	}
+	for _, name := range hopByHop() {
+		delete(h, name)
+	}
+	stripForged(h)
 }
 
 // isWebSocket reports whether h asks for, or grants, an upgrade to WebSocket
@@ -51,15 +67,41 @@ func isWebSocket(h http.Header) bool {
 // stripForged removes Proxy-Status members in which an origin speaks in this
 // proxy's name; those of other proxies on the way stay (RFC 9209, section 2).
 func stripForged(h http.Header) {
+	if _, ok := h["Proxy-Status"]; !ok {
+		return
+	}
 	var kept []string
-	for _, v := range h["Proxy-Status"] {
-		if !strings.Contains(strings.ToLower(v), proxyName) {
-			kept = append(kept, v)
+	for _, line := range h["Proxy-Status"] {
+		members := slices.DeleteFunc(splitList(line), func(member string) bool {
+			name, _, _ := strings.Cut(member, ";")
+			return strings.EqualFold(strings.Trim(name, "\" \t"), proxyName)
+		})
+		if len(members) > 0 {
+			kept = append(kept, strings.TrimSpace(strings.Join(members, ",")))
 		}
 	}
 	if len(kept) == 0 {
-		h.Del("Proxy-Status")
+		delete(h, "Proxy-Status")
 		return
 	}
 	h["Proxy-Status"] = kept
+}
+
+// splitList cuts a list (RFC 9651, section 3.1) at the commas that stand
+// outside of its strings. A string that does not end takes the rest along.
+func splitList(s string) []string {
+	var out []string
+	start, quoted := 0, false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == ',' && !quoted:
+			out = append(out, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(out, s[start:])
 }

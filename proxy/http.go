@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/elazarl/goproxy"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -24,16 +24,22 @@ import (
 // exchange is one plain HTTP request and its response.
 type exchange struct {
 	front     *front
+	http      *httpConn
 	attempt   *attempt
 	flight    *flight
 	transport *http.Transport
 	writer    *exchangeWriter
-	sent      atomic.Int64 // request body bytes; the transport may still read when the handler ends
-	received  int64        // response body bytes
-	failed    *refusal     // the origin did not answer
-	broken    error        // the origin's body ended early
-	hijacked  bool         // an upgraded connection, no longer net/http's
-	carried   bool         // goproxy returned; otherwise a panic is under way
+	body      *requestBody               // nil when the request has none
+	upgrade   bool                       // the client asks for WebSocket
+	dialled   atomic.Pointer[flow.Times] // set by the transport's dial for this exchange
+	reused    bool                       // it ran on a connection kept from another
+	received  int64                      // response body bytes
+	failed    *refusal                   // the origin did not answer
+	broken    error                      // the origin's body ended early
+	lost      error                      // the client did not take its answer
+	switched  io.Reader                  // the origin's end of an upgraded connection
+	carried   bool                       // goproxy returned; otherwise a panic is under way
+	hijacked  bool                       // an upgraded connection, no longer net/http's
 }
 
 type exchangeKey struct{}
@@ -45,21 +51,27 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	a.rec.HTTP.Method = r.Method
 	defer a.rescue()
 	if refused := f.admitExchange(a, r, h); refused != nil {
-		f.deny(w, a, refused, h.c.over != overNothing)
+		f.deny(w, h, a, refused)
 		return
 	}
-	ex := &exchange{front: f, attempt: a, transport: f.pool.transport(a.decision)}
+	ex := &exchange{front: f, http: h, attempt: a, transport: f.pool.transport(a.decision), upgrade: upgrades(r)}
 	ex.flight = f.s.live.take(a.query, h.TCPConn, nil)
-	rw := &exchangeWriter{ResponseWriter: w, ex: ex}
-	ex.writer = rw
-	defer ex.finish(h)
-	f.carrier.ServeHTTP(rw, ex.outgoing(r))
-	ex.carried = true
-	if ex.broken != nil && !ex.hijacked {
-		// goproxy ends the response in good order; the client must see that
-		// it is cut short. This is net/http's way to cut it.
-		panic(http.ErrAbortHandler)
+	ex.writer = &exchangeWriter{
+		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
+		expects: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
 	}
+	defer ex.finish(r.Context())
+	f.carrier.ServeHTTP(ex.writer, ex.outgoing(r))
+	ex.carried = true
+	if ex.hijacked || ex.broken == nil && ex.flight.endedBy() == "" {
+		return
+	}
+	// goproxy ends the response in good order; the client must see that it is
+	// cut short. Where the connection's end is the body's, a reset says so.
+	if w.Header().Get("Content-Length") == "" && !r.ProtoAtLeast(1, 1) {
+		_ = h.SetLinger(0) // if it fails, the end is merely polite
+	}
+	panic(http.ErrAbortHandler) // net/http's way to cut it
 }
 
 // admitExchange learns the destination from the request and decides about it.
@@ -100,7 +112,7 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 		case r.URL.Opaque != "":
 			return bad("the URL has no authority")
 		}
-	} else if !strings.HasPrefix(r.RequestURI, "/") {
+	} else if !strings.HasPrefix(r.RequestURI, "/") && !asksServer(r) {
 		return bad("the request target %.255q is neither an absolute URL nor a path", r.RequestURI)
 	}
 	name, port := authority, uint64(80)
@@ -119,23 +131,39 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 	return host, uint16(port), nil
 }
 
+// asksServer reports whether r is OPTIONS for the server as a whole (RFC 9112,
+// section 3.2.4): "*", or an absolute URL without a path.
+func asksServer(r *http.Request) bool {
+	return r.Method == http.MethodOptions && (r.RequestURI == "*" ||
+		r.URL.IsAbs() && r.URL.Path == "" && r.URL.RawQuery == "" && !r.URL.ForceQuery)
+}
+
 // outgoing is the request as the origin gets it: to the canonical name that
 // was decided on, with the client's own Host, path and end-to-end fields.
 func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	q := ex.attempt.query
 	ctx := context.WithValue(r.Context(), exchangeKey{}, ex)
 	ctx = httptrace.WithClientTrace(ctx, ex.trace())
+	if len(r.TransferEncoding) > 0 && r.Trailer == nil {
+		r.Trailer = http.Header{} // else the transport sends none that were not announced
+	}
 	out := r.WithContext(ctx)
+	out.Close = false // the client's connection, not the origin's
 	u := *r.URL
 	u.Scheme, u.Host = "http", net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
-	keepPath(&u, r.RequestURI)
+	if asksServer(r) {
+		u.Path = "*"
+	} else {
+		keepPath(&u, r.RequestURI)
+	}
 	out.URL = &u
-	stripHopByHop(out.Header)
+	stripHopByHop(out.Header, ex.upgrade)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // else the transport adds its own
 	}
-	if r.Body != nil && r.Body != http.NoBody {
-		out.Body = &countedBody{ReadCloser: r.Body, n: &ex.sent}
+	if r.Body != http.NoBody {
+		ex.body = &requestBody{ReadCloser: r.Body, writer: ex.writer, trailer: r.Trailer}
+		out.Body = ex.body
 	}
 	return out
 }
@@ -164,6 +192,7 @@ func (ex *exchange) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			if tcp, ok := info.Conn.(*net.TCPConn); ok {
+				ex.reused = info.Reused
 				ex.runsOn(tcp)
 			}
 		},
@@ -182,6 +211,7 @@ func (ex *exchange) runsOn(origin *net.TCPConn) {
 		a.mark(reason, fmt.Errorf("%s is %s", a.rec.Peer.Addr(), policy.ClassifyAddress(a.rec.Peer.Addr())))
 	}
 	ex.flight.setOrigin(origin)
+	a.open()
 }
 
 // dialFor is the transports' dialer: the gate's, for the attempt that the
@@ -202,6 +232,7 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 		}
 	}()
 	origin, err := a.connect(ctx)
+	ex.dialled.Store(&a.rec.Times)
 	if err != nil {
 		return nil, err
 	}
@@ -232,36 +263,34 @@ func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		ex.failed = ex.blame(err)
 		return nil, err
 	}
-	a.rec.HTTP.Status = resp.StatusCode
-	a.open()
-	upgrade := resp.StatusCode == http.StatusSwitchingProtocols
-	if upgrade && !isWebSocket(resp.Header) {
+	if ex.failed = ex.check(resp); ex.failed != nil {
 		resp.Body.Close() //nolint:errcheck // the answer is refused either way
-		ex.failed = &refusal{outcome: flow.OutcomeHTTPProtocolError, err: fmt.Errorf("the origin switches to %.64q", resp.Header.Get("Upgrade"))}
 		return nil, ex.failed
 	}
-	stripHopByHop(resp.Header)
+	a.rec.HTTP.Status = resp.StatusCode
+	stripHopByHop(resp.Header, resp.StatusCode == http.StatusSwitchingProtocols)
 	stripForged(resp.Header)
-	if !upgrade {
-		resp.Body = &originBody{ReadCloser: resp.Body, ex: ex}
+	if _, ok := resp.Header["Content-Type"]; !ok {
+		resp.Header["Content-Type"] = nil // else net/http guesses one
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		ex.switched = resp.Body
+		return resp, nil
+	}
+	resp.Body = &originBody{ReadCloser: resp.Body, ex: ex, resp: resp}
 	return resp, nil
 }
 
-// blame tells who is at fault when the origin did not answer.
-func (ex *exchange) blame(err error) *refusal {
-	switch r := classify(err); {
-	case ex.flight.endedBy() != "":
-		r.outcome, r.endedBy = outcomeOfCut(ex.flight.endedBy()), ex.flight.endedBy()
-		return r
-	case errors.Is(err, context.Canceled):
-		return &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
-	case r.outcome == flow.OutcomeDestinationUnavailable && ex.attempt.rec.Peer.IsValid():
-		r.outcome = flow.OutcomeHTTPProtocolError // it was reached, and what it said is not HTTP
-		return r
-	default:
-		return r
+// check refuses the responses that can not be passed on: a protocol that
+// nobody asked for, and numbers that are no status.
+func (ex *exchange) check(resp *http.Response) *refusal {
+	switch code := resp.StatusCode; {
+	case code == http.StatusSwitchingProtocols:
+		return ex.checkSwitch(resp)
+	case code < http.StatusOK || code > 999:
+		return &refusal{outcome: flow.OutcomeHTTPProtocolError, err: fmt.Errorf("the origin answers with status %d", code)}
 	}
+	return nil
 }
 
 // carryResponse is goproxy's response hook: where there is none, ours.
@@ -281,63 +310,4 @@ func carryResponse(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
 	out := goproxy.NewResponse(ctx.Req, goproxy.ContentTypeText, ans.status, ans.body)
 	out.Header = ans.header
 	return out
-}
-
-// finish records the exchange's end, also when the handler panics.
-func (ex *exchange) finish(h *httpConn) {
-	ex.front.s.live.land(ex.flight)
-	a := ex.attempt
-	a.rec.BytesSent, a.rec.BytesReceived = ex.sent.Load(), ex.received
-	if client, ok := readTCPInfo(h.TCPConn); ok {
-		a.rec.ClientTCP = client.TCP
-	}
-	if ex.hijacked {
-		defer h.c.release()
-	}
-	by := ex.flight.endedBy()
-	switch {
-	case !ex.carried: // attempt.rescue will record it
-	case ex.failed != nil:
-		a.refuse(ex.failed)
-	case by != "":
-		a.close(outcomeOfCut(by), by, "")
-	case ex.broken != nil:
-		r := classify(ex.broken)
-		if r.outcome == flow.OutcomeConnectionTerminated {
-			r.outcome = flow.OutcomeHTTPResponseIncomplete
-		}
-		a.close(r.outcome, flow.EndedByOrigin, r.text())
-	default:
-		a.close(flow.OutcomeOK, flow.EndedByBoth, "")
-	}
-}
-
-// countedBody counts a request's body.
-type countedBody struct {
-	io.ReadCloser
-	n *atomic.Int64
-}
-
-// Read reads from the client.
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.n.Add(int64(n))
-	return n, err
-}
-
-// originBody counts a response's body and remembers how it ended: goproxy
-// does not tell a body that broke from one that is complete.
-type originBody struct {
-	io.ReadCloser
-	ex *exchange
-}
-
-// Read reads from the origin.
-func (b *originBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.ex.received += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		b.ex.broken = err
-	}
-	return n, err
 }

@@ -96,7 +96,11 @@ func (l *live) take(q policy.Query, client, origin *net.TCPConn) *flight {
 	return f
 }
 
+// land ends a flight. It can not be cut afterwards: its connections may be
+// carrying another by then.
 func (l *live) land(f *flight) {
+	nobody := flow.EndedBy("")
+	f.cutBy.CompareAndSwap(nil, &nobody)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.flights, f)

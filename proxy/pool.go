@@ -13,7 +13,9 @@ import (
 
 // Bounds of the connections kept to origins of plain HTTP.
 const (
-	originIdleTimeout  = 60 * time.Second
+	// Shorter than what origins and balancers commonly grant (60 s), so that
+	// it is seldom they who close a connection just as a request goes out.
+	originIdleTimeout  = 45 * time.Second
 	originIdlePerHost  = 64
 	originIdleInAll    = 1024
 	originHeaderBytes  = 256 << 10
@@ -68,6 +70,17 @@ func (p *pool) newTransport() *http.Transport {
 		IdleConnTimeout:        originIdleTimeout,
 		ExpectContinueTimeout:  originContinueWait,
 		MaxResponseHeaderBytes: originHeaderBytes,
+	}
+}
+
+// done is told that an exchange no longer uses t. A transport that was
+// forgotten meanwhile keeps nothing: nobody would close it again.
+func (p *pool) done(d policy.Decision, t *http.Transport) {
+	p.mu.Lock()
+	current := p.rules[poolKey{d.Rule, d.Mode}]
+	p.mu.Unlock()
+	if current != t {
+		t.CloseIdleConnections()
 	}
 }
 

@@ -19,6 +19,7 @@ type tunnel struct {
 	attempt *attempt
 	conn    *conn
 	origin  *net.TCPConn
+	flight  *flight // the attempt's, when it was under way before; nil when not
 }
 
 // run first writes preface, which was read from the client, to the origin,
@@ -30,7 +31,10 @@ func (t *tunnel) run(preface []byte) {
 	if a.query.Protocol == policy.ProtocolUnknown {
 		a.query.Protocol = policy.ProtocolTCP
 	}
-	f := a.s.live.take(a.query, client, origin)
+	f := t.flight
+	if f == nil {
+		f = a.s.live.take(a.query, client, origin)
+	}
 	defer a.s.live.land(f)
 	a.open()
 
@@ -48,7 +52,7 @@ func (t *tunnel) run(preface []byte) {
 		sent, sendErr = pump(origin, client)
 		<-up
 		a.rec.BytesSent += sent
-		a.rec.BytesReceived = received
+		a.rec.BytesReceived += received
 		err = errors.Join(sendErr, receiveErr)
 	}
 	t.end(f, err)

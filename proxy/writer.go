@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -10,64 +11,96 @@ import (
 )
 
 // exchangeWriter is the ResponseWriter that goproxy writes an exchange's
-// response to. It passes a body of unknown length on at once, since a client
-// may be waiting for each piece (server-sent events, watches, long polls).
+// response to. It passes every piece on at once, since a client may be
+// waiting for it (server-sent events, watches, long polls).
 type exchangeWriter struct {
 	http.ResponseWriter
-	ex        *exchange
-	streaming bool
+	ex       *exchange
+	interims bool // the client understands interim responses (HTTP/1.1)
+	expects  bool // the client waits for 100 (Continue) before it sends its body
 
 	mu      sync.Mutex // guards settled, and the writer until then
 	settled bool       // the final response, or none, has come
 }
 
-// WriteHeader sends the response's head.
+// WriteHeader sends the response's head: at once where the body's length is
+// unknown, as its first piece may be long in coming.
 func (w *exchangeWriter) WriteHeader(code int) {
-	w.streaming = w.Header().Get("Content-Length") == ""
 	w.ResponseWriter.WriteHeader(code)
+	if w.ex.failed == nil && code != http.StatusSwitchingProtocols && w.Header().Get("Content-Length") == "" {
+		w.Flush()
+	}
 }
 
 // Write sends a piece of the body.
 func (w *exchangeWriter) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
-	if err == nil && w.streaming {
-		w.Flush()
+	if err != nil {
+		w.ex.lose(err)
+		return n, err //nolint:wrapcheck // a writer's errors are its own
 	}
-	return n, err
+	w.Flush()
+	return n, nil
 }
 
 // Flush sends what net/http has buffered.
 func (w *exchangeWriter) Flush() {
-	_ = http.NewResponseController(w.ResponseWriter).Flush() // the next write meets the same error
+	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+		w.ex.lose(err)
+	}
 }
 
-// Hijack takes the connection over for an upgrade. What net/http read ahead
-// stays in the reader, which goproxy relays.
+// errCarried tells goproxy that there is nothing left to do on an upgraded
+// connection.
+var errCarried = errors.New("the upgraded connection has been carried to its end")
+
+// Hijack takes the connection over for an upgrade and carries it to its end.
+// It returns an error always: goproxy would relay by itself otherwise, end
+// when one direction ends, and lose what the other still had to say.
 func (w *exchangeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	_, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
+		w.ex.lose(err)
 		return nil, nil, fmt.Errorf("take over the connection: %w", err)
 	}
 	w.ex.hijacked = true
-	return nc, rw, nil
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return nil, nil, fmt.Errorf("take over the buffered bytes: %w", err)
+	}
+	w.ex.carryUpgrade(early)
+	return nil, nil, errCarried
 }
 
-// interim relays a 1xx response (RFC 9110, section 15.2) with its fields.
+// interim relays a 1xx response (RFC 9110, section 15.2) with its fields. 100
+// is not relayed: it makes the transport read the body, and that sends one.
 func (w *exchangeWriter) interim(code int, fields http.Header) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.settled {
-		return // it came from a connection that lost the race
+	if w.settled || !w.interims || code == http.StatusContinue {
+		return
 	}
 	h := w.Header()
-	stripHopByHop(fields)
+	stripHopByHop(fields, false)
+	stripForged(fields)
 	maps.Copy(h, fields)
 	w.ResponseWriter.WriteHeader(code)
 	clear(h)
 }
 
+// proceed asks the client for its body, if it waits to be asked. net/http
+// would do so by itself, but without regard for an interim response that is
+// being written.
+func (w *exchangeWriter) proceed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.expects && !w.settled {
+		w.ResponseWriter.WriteHeader(http.StatusContinue)
+	}
+}
+
 // settle ends the time of interim responses. They come in on the transport's
-// goroutine, and the writer belongs to the handler's from here on.
+// goroutines, and the writer belongs to the handler's from here on.
 func (w *exchangeWriter) settle() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sallyport/sallyport/logging/flow"
+)
+
+// blame tells who is at fault when the origin did not answer.
+func (ex *exchange) blame(err error) *refusal {
+	r := classify(err)
+	switch {
+	case ex.cutBy() != "":
+		return &refusal{outcome: outcomeOfCut(ex.cutBy()), endedBy: ex.cutBy(), err: err}
+	case errors.Is(err, context.Canceled):
+		return &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
+	case ex.body != nil && ex.body.failed.Load() != nil:
+		return blameClient(*ex.body.failed.Load())
+	case r.outcome == flow.OutcomeDestinationUnavailable && ex.attempt.rec.Peer.IsValid():
+		r.outcome = flow.OutcomeHTTPProtocolError // it was reached, and what it said is not HTTP
+	}
+	return r
+}
+
+// blameClient is for a request whose body the client did not bring to its end.
+func blameClient(err error) *refusal {
+	r := &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
+	if classify(err).outcome == flow.OutcomeDestinationUnavailable {
+		r.outcome = flow.OutcomeHTTPRequestError // it is there, and what it sends is no body
+	}
+	return r
+}
+
+// cutBy returns who ended the exchange from outside, "" when nobody did.
+func (ex *exchange) cutBy() flow.EndedBy {
+	if by := ex.flight.endedBy(); by != "" {
+		return by
+	}
+	if ex.front.base.Err() != nil {
+		return flow.EndedByDrain
+	}
+	return ""
+}
+
+// lose notes that the client did not take its answer.
+func (ex *exchange) lose(err error) {
+	if ex.lost == nil {
+		ex.lost = err
+	}
+}
+
+// finish records the exchange's end, also when the handler panics. ctx is the
+// request's; it ends when the client goes away.
+func (ex *exchange) finish(ctx context.Context) {
+	by := ex.cutBy()
+	ex.front.s.live.land(ex.flight)
+	ex.front.pool.done(ex.attempt.decision, ex.transport)
+	if ex.hijacked {
+		defer ex.http.c.release()
+	}
+	if ex.attempt.ended {
+		return // a WebSocket's tunnel has recorded its own end
+	}
+	ex.measure()
+	a := ex.attempt
+	switch {
+	case !ex.carried: // attempt.rescue will record it
+	case ex.failed != nil:
+		a.refuse(ex.failed)
+	case by != "" && (ex.broken != nil || ex.lost != nil || ex.flight.endedBy() != ""):
+		a.close(outcomeOfCut(by), by, "")
+	case ex.lost != nil:
+		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, ex.lost.Error())
+	case ex.broken != nil && ctx.Err() != nil:
+		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, ex.broken.Error())
+	case ex.broken != nil:
+		r := classify(ex.broken)
+		if r.outcome != flow.OutcomeConnectionTimeout {
+			r.outcome = flow.OutcomeHTTPResponseIncomplete
+		}
+		a.close(r.outcome, flow.EndedByOrigin, r.text())
+	default:
+		a.close(flow.OutcomeOK, flow.EndedByBoth, "")
+	}
+}
+
+// measure fills in what is known at the end only, and sees to it that nobody
+// waits for the rest of a body that was answered before it came.
+func (ex *exchange) measure() {
+	a := ex.attempt
+	a.rec.BytesReceived = ex.received
+	if ex.body != nil {
+		a.rec.BytesSent = ex.body.n.Load()
+		if !ex.body.ended.Load() {
+			ex.http.hurry()
+		}
+	}
+	if times := ex.dialled.Load(); times != nil && !ex.reused {
+		a.rec.Times.Resolve, a.rec.Times.Dial = times.Resolve, times.Dial
+	}
+	if client, ok := readTCPInfo(ex.http.TCPConn); ok {
+		a.rec.ClientTCP = client.TCP
+	}
+}
