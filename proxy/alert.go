@@ -12,7 +12,8 @@ const (
 	// alertIllegalParameter: the hello can be read but breaks a rule of its
 	// extensions: one appears twice, pre_shared_key is not the last.
 	alertIllegalParameter byte = 47
-	// alertAccessDenied: the policy says no, or a limit is reached.
+	// alertAccessDenied: the answer is no, for whatever reason but the hello's
+	// own faults: the policy, a limit, no name, not the name of CONNECT.
 	alertAccessDenied byte = 49
 	// alertDecodeError: the hello can not be read, or is too long.
 	alertDecodeError byte = 50
@@ -21,11 +22,8 @@ const (
 	// alertInternalError: the policy said yes, but the origin could not be
 	// reached, or the proxy failed.
 	alertInternalError byte = 80
-	// alertMissingExtension: there is no server_name, so nothing can be
-	// decided (RFC 8446, section 9.2, asks for this alert).
-	alertMissingExtension byte = 109
-	// alertUnrecognizedName: there is a server_name, but it is no DNS name, or
-	// not the name that CONNECT asked for (RFC 6066, section 3).
+	// alertUnrecognizedName: there is a server_name, but it is no DNS name
+	// (RFC 6066, section 3).
 	alertUnrecognizedName byte = 112
 )
 

@@ -15,7 +15,7 @@ import (
 func TestAlertRecord(t *testing.T) {
 	for _, desc := range []byte{
 		alertUnexpectedMessage, alertRecordOverflow, alertIllegalParameter, alertAccessDenied, alertDecodeError,
-		alertProtocolVersion, alertInternalError, alertMissingExtension, alertUnrecognizedName,
+		alertProtocolVersion, alertInternalError, alertUnrecognizedName,
 	} {
 		t.Run(strconv.Itoa(int(desc)), func(t *testing.T) {
 			client, server := net.Pipe()
