@@ -69,6 +69,7 @@ func FuzzHello(f *testing.F) {
 // onlyJudged returns the message of an accepted hello, less the extensions
 // whose contents readHello does not judge.
 func onlyJudged(t *testing.T, wire []byte) []byte {
+	t.Helper()
 	frames := helloFrames{buf: wire}
 	if done, refusal := frames.advance(); !done {
 		t.Fatal(refusal)

@@ -665,7 +665,7 @@ func goHello(tb testing.TB, change func(*tls.Config)) []byte {
 	var done sync.WaitGroup
 	defer done.Wait()
 	done.Go(func() {
-		tls.Client(client, config).HandshakeContext(tb.Context()) //nolint:errcheck // it is cut on purpose
+		tls.Client(client, config).HandshakeContext(tb.Context()) // it is cut on purpose
 		client.Close()
 	})
 	var sent bytes.Buffer
@@ -740,8 +740,8 @@ func TestReadHelloResumption(t *testing.T) {
 					if _, err := s.Write([]byte("x")); err != nil { // the ticket goes before it
 						t.Error(err)
 					}
-					s.CloseWrite()         //nolint:errcheck // the client has what it needs
-					io.Copy(io.Discard, s) //nolint:errcheck // lest a reset overtakes the ticket
+					s.CloseWrite()         // the client has what it needs
+					io.Copy(io.Discard, s) // lest a reset overtakes the ticket
 				})
 				c := tls.Client(near, client)
 				_, err := io.ReadAll(c)
@@ -853,7 +853,7 @@ func runClient(t *testing.T, serve func(net.Conn), command func(addr string) []s
 		t.Fatal(err)
 	}
 	var exited sync.WaitGroup
-	exited.Go(func() { cmd.Wait() }) //nolint:errcheck // a client that is cut off fails
+	exited.Go(func() { cmd.Wait() }) // a client that is cut off fails
 	defer exited.Wait()
 	c, err := ln.Accept()
 	if err != nil {
