@@ -129,6 +129,13 @@ func FuzzReply(f *testing.F) {
 		{"name.test. 60 IN CNAME b.test.", "b.test. 60 IN CNAME name.test.", "x.test. 1 IN A 192.0.2.1"},
 		{"name.test. 60 IN AAAA ::ffff:192.0.2.1", "name.test. 60 IN A 192.0.2.1", "name.test. 60 CH A 192.0.2.3"},
 		{},
+		slices.Collect(func(yield func(string) bool) {
+			for i := range 40 {
+				if !yield(fmt.Sprintf("name.test. 60 IN A 192.0.2.%d", i)) {
+					return
+				}
+			}
+		}),
 	} {
 		f.Add(reply(f, q, dns.RcodeSuccess, lines, nil), false)
 		f.Add(reply(f, q, dns.RcodeNameError, lines, []string{"test. 60 IN SOA n.test. h.test. 1 1 1 1 60"}), false)
