@@ -38,12 +38,12 @@ func (t *tunnel) run(preface []byte) {
 	defer a.s.live.land(f)
 	a.open()
 
-	n, err := origin.Write(preface)
+	n, sendErr := origin.Write(preface)
+	receiveErr := sendErr
 	a.rec.BytesSent = int64(n)
-	if err == nil {
+	if sendErr == nil {
 		up := make(chan struct{})
 		var sent, received int64
-		var sendErr, receiveErr error
 		go func() {
 			defer close(up)
 			defer t.rescue(&receiveErr)
@@ -53,9 +53,8 @@ func (t *tunnel) run(preface []byte) {
 		<-up
 		a.rec.BytesSent += sent
 		a.rec.BytesReceived += received
-		err = errors.Join(sendErr, receiveErr)
 	}
-	t.end(f, err)
+	t.end(f, sendErr, receiveErr)
 }
 
 // rescue turns a panic on the second goroutine into an error of the tunnel.
@@ -87,9 +86,10 @@ func pump(dst, src *net.TCPConn) (int64, error) {
 }
 
 // end tells how the tunnel ended, passes a reset on as a reset, and closes
-// the attempt.
-func (t *tunnel) end(f *flight, err error) {
-	a := t.attempt
+// the attempt. The errors are those of the two directions, client to origin
+// and back.
+func (t *tunnel) end(f *flight, sendErr, receiveErr error) {
+	a, err := t.attempt, errors.Join(sendErr, receiveErr)
 	client, clientOK := readTCPInfo(t.conn.tcp)
 	origin, originOK := readTCPInfo(t.origin)
 	a.rec.ClientTCP, a.rec.OriginTCP = client.TCP, origin.TCP
@@ -101,12 +101,24 @@ func (t *tunnel) end(f *flight, err error) {
 		a.close(flow.OutcomeOK, flow.EndedByBoth, "")
 		return
 	}
-	if originOK && origin.state == tcpClose {
+	originReset, clientReset := originOK && origin.state == tcpClose, clientOK && client.state == tcpClose
+	// Who has finished and then closes for good resets what still comes, a TLS
+	// close_notify as a rule. That is how many a tunnel ends when all is well,
+	// and a reset passed on would destroy what the other side has yet to read.
+	if originReset && receiveErr == nil {
+		a.close(flow.OutcomeOK, flow.EndedByOrigin, "")
+		return
+	}
+	if clientReset && sendErr == nil {
+		a.close(flow.OutcomeOK, flow.EndedByClient, "")
+		return
+	}
+	if originReset {
 		_ = t.conn.tcp.SetLinger(0) // its conn's close then resets
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByOrigin, plain(err))
 		return
 	}
-	if clientOK && client.state == tcpClose {
+	if clientReset {
 		_ = t.origin.SetLinger(0)
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, plain(err))
 		return

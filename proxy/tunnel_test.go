@@ -128,6 +128,53 @@ func TestTunnelPassesResetsOn(t *testing.T) {
 	})
 }
 
+// A side that has finished and closed for good resets what still comes. All
+// was delivered, so nothing went wrong and nobody else is reset.
+func TestTunnelEndsInOrder(t *testing.T) {
+	t.Run("the origin first", func(t *testing.T) {
+		port := tcpOrigin(t, func(c *net.TCPConn) {
+			io.ReadFull(c, make([]byte, 5))
+			io.WriteString(c, "bye")
+		})
+		r := tcpRig(t, port)
+		c := tunnelTo(t, r, port)
+		io.WriteString(c, "hello")
+		if b, err := io.ReadAll(c); string(b) != "bye" || err != nil {
+			t.Errorf("the client read %q, %v", b, err)
+		}
+		for { // the first of these makes the origin reset, a later one finds out
+			if _, err := io.WriteString(c, "late"); err != nil {
+				break
+			}
+		}
+		rec := r.events.ended(t, "origin.test")
+		if rec.Outcome != flow.OutcomeOK || rec.EndedBy != flow.EndedByOrigin || rec.Error != "" {
+			t.Errorf("record: outcome %s, ended by %q, %s", rec.Outcome, rec.EndedBy, rec.Error)
+		}
+	})
+	t.Run("the client first", func(t *testing.T) {
+		written := make(chan error, 1)
+		port := tcpOrigin(t, func(c *net.TCPConn) {
+			io.ReadAll(c)
+			for {
+				if _, err := io.WriteString(c, "late"); err != nil {
+					written <- err
+					return
+				}
+			}
+		})
+		r := tcpRig(t, port)
+		c := tunnelTo(t, r, port)
+		io.WriteString(c, "hello")
+		c.Close()
+		<-written
+		rec := r.events.ended(t, "origin.test")
+		if rec.Outcome != flow.OutcomeOK || rec.EndedBy != flow.EndedByClient || rec.Error != "" {
+			t.Errorf("record: outcome %s, ended by %q, %s", rec.Outcome, rec.EndedBy, rec.Error)
+		}
+	})
+}
+
 func TestTunnelIntegrity(t *testing.T) {
 	const size = 32 << 20
 	data := make([]byte, size)

@@ -31,8 +31,8 @@ type EndedBy string
 // The ends of an allowed attempt.
 const (
 	EndedByBoth   EndedBy = ""       // both sides finished, in order
-	EndedByClient EndedBy = "client" // the client reset or vanished
-	EndedByOrigin EndedBy = "origin" // the origin reset or vanished
+	EndedByClient EndedBy = "client" // the client reset or vanished, or had finished and took no more
+	EndedByOrigin EndedBy = "origin" // the origin reset or vanished, or had finished and took no more
 	EndedByIdle   EndedBy = "idle"   // timeouts.idle passed without a byte
 	EndedByDrain  EndedBy = "drain"  // the proxy stopped
 	EndedByPolicy EndedBy = "policy" // a new policy denies it (reload.cut_denied)
