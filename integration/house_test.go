@@ -287,6 +287,28 @@ func TestLengths(t *testing.T) {
 	}
 }
 
+// TestNoTestSleeps: a test waits for what it waits for. In a testing/synctest
+// bubble a sleep takes no time, so whoever imports that may.
+func TestNoTestSleeps(t *testing.T) {
+	for _, f := range sources(t) {
+		bubbles := slices.ContainsFunc(f.syntax.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` })
+		if !f.test || bubbles {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok || sel.Sel.Name != "Sleep" {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
+				t.Errorf("%s:%d sleeps\n\tWhy not: it is too short on a busy machine and too long on every other; use testing/synctest, a channel, or a ticker with a deadline.",
+					f.path, f.set.Position(sel.Pos()).Line)
+			}
+			return true
+		})
+	}
+}
+
 // source is one Go file that git knows or would take.
 type source struct {
 	path   string // below the root, with slashes
@@ -318,24 +340,12 @@ func sources(t *testing.T) []source {
 }
 
 // TestNothingOfThisMachine: what is committed works anywhere, so no file names
-// a folder of the machine it was written on, or the registry it used.
+// a folder of the machine it was written on, and none that installs anything
+// names the registry that this machine uses.
 func TestNothingOfThisMachine(t *testing.T) {
-	words := []string{root(t)}
+	tree := []byte(root(t))
 	homeFolder := regexp.MustCompile(`(^|[^\w./~-])/(root|home/\w+|Users/\w+)/`)
-	for _, command := range [][]string{{"go", "env", "GOPROXY"}, {"npm", "config", "get", "registry"}} {
-		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).Output()
-		if err != nil {
-			continue // no npm here
-		}
-		for url := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(",| \n", r) }) {
-			_, host, found := strings.Cut(url, "://")
-			host, _, _ = strings.Cut(host, "/")
-			public := host == "proxy.golang.org" || host == "registry.npmjs.org"
-			if found && !public {
-				words = append(words, host)
-			}
-		}
-	}
+	hosts := registryHosts(t)
 	for _, p := range tracked(t) {
 		text, err := os.ReadFile(filepath.Join(root(t), p))
 		if err != nil {
@@ -343,16 +353,42 @@ func TestNothingOfThisMachine(t *testing.T) {
 			continue
 		}
 		for n, line := range bytes.Split(text, []byte("\n")) {
-			for _, w := range words {
-				if bytes.Contains(line, []byte(w)) {
-					t.Errorf("%s:%d names this machine or its registry: %.120q", p, n+1, line)
-				}
+			if bytes.Contains(line, tree) || homeFolder.Match(line) {
+				t.Errorf("%s:%d names a folder of this machine: %.120q", p, n+1, line)
 			}
-			if homeFolder.Match(line) {
-				t.Errorf("%s:%d names a person's folder: %.120q", p, n+1, line)
+			for _, host := range hosts {
+				if !speaksOfRegistries(p) && bytes.Contains(line, []byte(host)) {
+					t.Errorf("%s:%d names this machine's registry: %.120q", p, n+1, line)
+				}
 			}
 		}
 	}
+}
+
+// speaksOfRegistries reports whether a file may name registries because
+// policies about them are its subject.
+func speaksOfRegistries(p string) bool {
+	return strings.HasPrefix(p, "policy/") || strings.HasPrefix(p, "examples/policies/") ||
+		strings.Contains(p, "/testdata/") || strings.HasSuffix(p, "_test.go") || strings.HasSuffix(p, ".md")
+}
+
+// registryHosts returns the hosts that Go and npm fetch from here.
+func registryHosts(t *testing.T) []string {
+	t.Helper()
+	var hosts []string
+	for _, command := range [][]string{{"go", "env", "GOPROXY"}, {"npm", "config", "get", "registry"}} {
+		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).Output()
+		if err != nil {
+			continue // no npm here
+		}
+		for url := range strings.FieldsFuncSeq(string(out), func(r rune) bool { return strings.ContainsRune(",| \n", r) }) {
+			if _, host, found := strings.Cut(url, "://"); found {
+				host, _, _ = strings.Cut(host, "/")
+				hosts = append(hosts, host)
+			}
+		}
+	}
+	return hosts
 }
 
 // tracked returns the files that git knows or would take, below the root.

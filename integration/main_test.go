@@ -10,7 +10,7 @@ import (
 )
 
 // built is where the programs under test are built, once for all tests.
-var built string //nolint:gochecknoglobals // TestMain is the only writer
+var built string
 
 func TestMain(m *testing.M) { os.Exit(runAll(m)) } //nolint:forbidigo // a TestMain that cleans up exits by itself
 
