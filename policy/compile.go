@@ -178,7 +178,6 @@ func (c *compiler) plainRule(r *reader, text *ruleText) {
 func (c *compiler) carries(r *reader, text *ruleText, rule *Rule) {
 	rule.Protocol = text.protocol
 	if text.verdict == Deny {
-		rule.match.anyProtocol = text.protocolAt == nil
 		if text.protocolAt == nil {
 			rule.Protocol = ProtocolTCP
 		}

@@ -33,10 +33,9 @@ type source struct {
 // ruleMatch is what a rule asks of a query besides its destination. Its zero
 // value asks for nothing.
 type ruleMatch struct {
-	ports       []portRange
-	anyProtocol bool
-	sources     []int32
-	s3          *s3Match
+	ports   []portRange
+	sources []int32
+	s3      *s3Match
 	// What the rule is indexed under, for those who lint and explain it.
 	hosts        []string
 	prefixes     []netip.Prefix
@@ -223,7 +222,7 @@ func (s *search) misses(r *Rule, spelled bool) miss {
 	switch {
 	case !fitsPort(m.ports, s.port):
 		return missPort
-	case !m.anyProtocol && s.protocol != ProtocolUnknown && r.Protocol != s.protocol && r.Protocol != ProtocolTCP:
+	case s.protocol != ProtocolUnknown && r.Protocol != s.protocol && r.Protocol != ProtocolTCP:
 		return missProtocol
 	case len(m.sources) > 0 && !s.fromAny(m.sources):
 		return missSource

@@ -81,6 +81,9 @@ func (p *Policy) destinations(r *Rule) func(yield func(func(visit)) bool) {
 // fits whatever b fits there, and leaves b nothing to add.
 func covers(a, b *Rule, spelled bool) bool {
 	m, n := &a.match, &b.match
+	if a.Protocol != b.Protocol && a.Protocol != ProtocolTCP {
+		return false
+	}
 	if a.Verdict == Allow {
 		if b.Verdict == Deny {
 			return false
@@ -88,16 +91,11 @@ func covers(a, b *Rule, spelled bool) bool {
 		if m.s3 == nil && !spelled && slices.ContainsFunc(n.hosts, isS3Name) {
 			return false
 		}
-		if a.Protocol != b.Protocol && a.Protocol != ProtocolTCP {
-			return false
-		}
 		for _, p := range b.ResolvesTo {
 			if !slices.ContainsFunc(a.ResolvesTo, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) }) {
 				return false
 			}
 		}
-	} else if !m.anyProtocol && (n.anyProtocol || (a.Protocol != b.Protocol && a.Protocol != ProtocolTCP)) {
-		return false
 	}
 	return coversPorts(m.ports, n.ports) && coversSources(m.sources, n.sources) && m.s3.covers(n.s3)
 }
