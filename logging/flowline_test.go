@@ -345,6 +345,7 @@ func FuzzFlowLine(f *testing.F) {
 	f.Add(strings.Repeat("\\", 600), strings.Repeat("\u2028", 300), strings.Repeat("\"", 99), strings.Repeat("M", 99),
 		strings.Repeat("/\x7f", 600), strings.Repeat("\\\"", 600), uint8(3))
 	f.Add("\xed\xa0\x80", "", "", "", "", "", uint8(3))
+	f.Add("a.example", "a.example", "h2", "GET", "/", "", uint8(255)) // so many ALPN protocols
 	f.Fuzz(func(t *testing.T, host, sni, alpn, method, path, text string, kind uint8) {
 		e := flow.Event{Kind: flow.Kind(1 + kind%3), Record: base()}
 		r := &e.Record

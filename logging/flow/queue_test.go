@@ -105,11 +105,16 @@ func TestStalledSinkHoldsNobodyAfterTheStop(t *testing.T) {
 				q := NewQueue(2, full, func(Event) { <-gate; delivered.Add(1) }, nil)
 				stop := start(t, q)
 				var observers sync.WaitGroup
+				began := time.Now()
 				for range 10 {
-					observers.Go(func() { q.Observe(event("x")) })
+					observers.Go(func() {
+						q.Observe(event("x"))
+						if waited := time.Since(began); waited != 0 { // bubble time: it stands still until Run waits
+							t.Errorf("an observer was held for %v after the stop", waited)
+						}
+					})
 				}
 				synctest.Wait()
-				began := time.Now()
 				if err := stop(); !errors.Is(err, ErrStalled) {
 					t.Errorf("Run returned %v, want ErrStalled", err)
 				}

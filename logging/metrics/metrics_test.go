@@ -119,11 +119,18 @@ func TestUnknownWordsMakeNoSeries(t *testing.T) {
 			Outcome: flow.Outcome(w), Reason: policy.Reason(w), Host: w, Rule: w,
 		}})
 	}
+	const ours = "proxy_internal_error" // a word that we made up is a fault of ours
 	if n := testutil.CollectAndCount(m.flows.total); n != 1 {
 		t.Errorf("%d series of flows_total, want 1", n)
 	}
+	if n := testutil.ToFloat64(m.flows.total.WithLabelValues("unknown", "deny", "enforce", ours)); n != 3 {
+		t.Errorf("flows_total of %s is %v, want 3", ours, n)
+	}
 	if n := testutil.CollectAndCount(m.flows.decisions); n != 1 {
 		t.Errorf("%d series of decisions_total, want 1", n)
+	}
+	if n := testutil.ToFloat64(m.flows.decisions.WithLabelValues("deny", "enforce", ours)); n != 3 {
+		t.Errorf("decisions_total of %s is %v, want 3", ours, n)
 	}
 }
 
