@@ -35,6 +35,12 @@ func (s *script) set(say func(server string, q question) said) {
 	s.say = say
 }
 
+func (s *script) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
 func (s *script) exchange(ctx context.Context, server netip.AddrPort, q question) (*dns.Msg, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, server.Addr().String()+" "+dns.TypeToString[q.qtype])
@@ -126,9 +132,9 @@ func TestResolutionDelay(t *testing.T) {
 					t.Errorf("got %v, %v after %s, want %v after %s", got, err, d, tt.want, tt.took)
 				}
 				time.Sleep(2100 * ms) // the other family's tries have ended
-				n := len(s.asked)
+				n := s.count()
 				got, _, d = took(t, r, "name.test")
-				if tt.want != nil && (!slices.Equal(got, addrs(tt.settled...)) || d != 0 || len(s.asked) != n) {
+				if tt.want != nil && (!slices.Equal(got, addrs(tt.settled...)) || d != 0 || s.count() != n) {
 					t.Errorf("later got %v after %s, want %v at once", got, d, tt.settled)
 				}
 			})
@@ -154,11 +160,11 @@ func TestBudget(t *testing.T) {
 				r := scripted(t, Config{Servers: tt.servers}, s)
 				defer r.Close()
 				_, err, d := took(t, r, "name.test")
-				if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsTimeout || d != tt.want || len(s.asked) != tt.asked {
-					t.Errorf("%v after %s and %d questions, want a timeout after %s and %d", err, d, len(s.asked), tt.want, tt.asked)
+				if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsTimeout || d != tt.want || s.count() != tt.asked {
+					t.Errorf("%v after %s and %d questions, want a timeout after %s and %d", err, d, s.count(), tt.want, tt.asked)
 				}
 				_, err, d = took(t, r, "name.test")
-				if err == nil || d != 0 || len(s.asked) != tt.asked {
+				if err == nil || d != 0 || s.count() != tt.asked {
 					t.Errorf("the failure was not remembered: %v after %s", err, d)
 				}
 			})
