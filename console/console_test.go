@@ -118,7 +118,7 @@ func TestReadySaysWhatIsMissing(t *testing.T) {
 		return []Check{{Name: "policy", OK: true, Detail: "sha256:1"}, {Name: "traffic", Detail: "draining"}}
 	}})
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/readyz", nil))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/readyz", nil))
 	var got struct {
 		Ready  bool
 		Checks []Check
@@ -135,7 +135,7 @@ func TestWhatIsNotConfiguredIsNotThere(t *testing.T) {
 	h := newHandler(t, Config{})
 	for _, path := range []string{"/metrics", "/schema"} {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost"+path, nil))
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil))
 		if w.Code != 404 {
 			t.Errorf("%s: %d, want 404", path, w.Code)
 		}
@@ -163,7 +163,7 @@ func TestServeFinishesRequestsUnderWay(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	answer := make(chan string, 1)
 	go func() {
-		resp, err := client.Get("http://" + ln.Addr().String() + "/metrics") //nolint:noctx // the client has a timeout
+		resp, err := client.Get("http://" + ln.Addr().String() + "/metrics")
 		if err != nil {
 			answer <- err.Error()
 			return

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"log" //nolint:depguard // the type that http.Server and goproxy ask for
+	"log"
 	"log/slog"
 	"time"
 

@@ -95,7 +95,8 @@ func TestJSONLine(t *testing.T) {
 	var out bytes.Buffer
 	log := newLog(t, &out, Options{})
 	log.Debug().Msg("not at level info")
-	log.Warn().Err(errors.New("h\u00e9\u202e\n")).Str(FieldListener, ":3128").Msg("it happened")
+	text := "h\u00e9\u202e\n"
+	log.Warn().Err(errors.New(text)).Str(FieldListener, ":3128").Msg("it happened")
 	if !printable(strings.TrimSuffix(out.String(), "\n")) {
 		t.Errorf("%q is not printable ASCII", out.String())
 	}
@@ -104,7 +105,7 @@ func TestJSONLine(t *testing.T) {
 	if err != nil || time.Since(at).Abs() > time.Hour {
 		t.Errorf("time is %v, %v", m[FieldTime], err)
 	}
-	if m[FieldLevel] != "warn" || m[FieldMessage] != "it happened" || m[FieldListener] != ":3128" || m[FieldError] != "h\u00e9\u202e\n" {
+	if m[FieldLevel] != "warn" || m[FieldMessage] != "it happened" || m[FieldListener] != ":3128" || m[FieldError] != text {
 		t.Errorf("got %v", m)
 	}
 }

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"flag"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -70,7 +71,7 @@ func TestExposition(t *testing.T) {
 	m := New(config())
 	week(m)
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	var got strings.Builder
 	for line := range strings.Lines(w.Body.String()) {
 		if strings.Contains(line, namespace+"_") && !strings.Contains(line, "_build_info{") {
