@@ -79,8 +79,11 @@ func (e *Explanation) reading() {
 	}
 	var parts []string
 	for _, part := range []struct{ name, value string }{
-		{"bucket", ref.Bucket}, {"access point", ref.AccessPoint}, {"account", ref.Account},
-		{"Region", ref.Region}, {"partition", ref.Partition},
+		{"bucket", ref.Bucket},
+		{"access point", ref.AccessPoint},
+		{"account", ref.Account},
+		{"Region", ref.Region},
+		{"partition", ref.Partition},
 	} {
 		if part.value != "" {
 			parts = append(parts, part.name+" "+part.value)
