@@ -287,28 +287,6 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// TestNoTestSleeps: a test waits for what it waits for. In a testing/synctest
-// bubble a sleep takes no time, so whoever imports that may.
-func TestNoTestSleeps(t *testing.T) {
-	for _, f := range sources(t) {
-		bubbles := slices.ContainsFunc(f.syntax.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` })
-		if !f.test || bubbles {
-			continue
-		}
-		ast.Inspect(f.syntax, func(n ast.Node) bool {
-			sel, ok := n.(*ast.SelectorExpr)
-			if !ok || sel.Sel.Name != "Sleep" {
-				return true
-			}
-			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
-				t.Errorf("%s:%d sleeps\n\tWhy not: it is too short on a busy machine and too long on every other; use testing/synctest, a channel, or a ticker with a deadline.",
-					f.path, f.set.Position(sel.Pos()).Line)
-			}
-			return true
-		})
-	}
-}
-
 // source is one Go file that git knows or would take.
 type source struct {
 	path   string // below the root, with slashes
