@@ -152,7 +152,7 @@ func (r *Resolver) miss(ctx context.Context, name string, e *entry, now time.Tim
 	if stale && e.failing && now.Before(e.retry) {
 		return r.old(e)
 	}
-	f, fresh, refusal := r.board(name)
+	f, fresh, refusal := r.board(name) //nolint:contextcheck // a flight outlives the caller that started it: others may be waiting, too
 	switch {
 	case fresh != nil:
 		return r.hit(fresh)
@@ -206,7 +206,7 @@ func (r *Resolver) board(name string) (*flight, *entry, kind) {
 	f := &flight{landed: make(chan struct{})}
 	r.flights[name] = f
 	r.flying.Add(1)
-	go r.fly(name, f)
+	go r.fly(name, f) // not under the caller's context: others may be waiting, too
 	return f, nil, 0
 }
 

@@ -325,6 +325,7 @@ func TestThousandAddresses(t *testing.T) {
 
 // Replies that are not ours are ignored until ours comes.
 func TestLies(t *testing.T) {
+	t.Parallel()
 	lies := map[string]proxytest.DNSLie{
 		"id": proxytest.LieID, "question": proxytest.LieQuestion, "type": proxytest.LieType,
 		"source": proxytest.LieSource, "query": proxytest.LieQuery, "garbage": proxytest.LieGarbage,

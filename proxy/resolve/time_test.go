@@ -81,10 +81,11 @@ func scripted(t *testing.T, cfg Config, s *script) *Resolver {
 }
 
 // took looks a name up and returns how long that was, too.
-func took(t *testing.T, r *Resolver, name string) ([]netip.Addr, error, time.Duration) { //nolint:revive // the error is an answer here
+func took(t *testing.T, r *Resolver, name string) ([]netip.Addr, time.Duration, error) {
+	t.Helper()
 	start := time.Now()
 	got, err := r.Lookup(t.Context(), name)
-	return got, err, time.Since(start)
+	return got, time.Since(start), err
 }
 
 func allDead(string, question) said { return said{dead: true} }
@@ -127,13 +128,13 @@ func TestResolutionDelay(t *testing.T) {
 				}}
 				r := scripted(t, Config{}, s)
 				defer r.Close()
-				got, err, d := took(t, r, "name.test")
+				got, d, err := took(t, r, "name.test")
 				if !slices.Equal(got, addrs(tt.want...)) || (err == nil) != (tt.want != nil) || d != tt.took {
 					t.Errorf("got %v, %v after %s, want %v after %s", got, err, d, tt.want, tt.took)
 				}
 				time.Sleep(2100 * ms) // the other family's tries have ended
 				n := s.count()
-				got, _, d = took(t, r, "name.test")
+				got, d, _ = took(t, r, "name.test")
 				if tt.want != nil && (!slices.Equal(got, addrs(tt.settled...)) || d != 0 || s.count() != n) {
 					t.Errorf("later got %v after %s, want %v at once", got, d, tt.settled)
 				}
@@ -159,11 +160,11 @@ func TestBudget(t *testing.T) {
 				s := &script{say: allDead}
 				r := scripted(t, Config{Servers: tt.servers}, s)
 				defer r.Close()
-				_, err, d := took(t, r, "name.test")
+				_, d, err := took(t, r, "name.test")
 				if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsTimeout || d != tt.want || s.count() != tt.asked {
 					t.Errorf("%v after %s and %d questions, want a timeout after %s and %d", err, d, s.count(), tt.want, tt.asked)
 				}
-				_, err, d = took(t, r, "name.test")
+				_, d, err = took(t, r, "name.test")
 				if err == nil || d != 0 || s.count() != tt.asked {
 					t.Errorf("the failure was not remembered: %v after %s", err, d)
 				}
@@ -179,23 +180,23 @@ func TestStaleWait(t *testing.T) {
 		r := scripted(t, Config{Servers: []string{"192.0.2.1", "192.0.2.2"}}, s)
 		defer r.Close()
 		want := addrs("2001:db8::1", "192.0.2.1")
-		if got, err, _ := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) {
+		if got, _, err := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) {
 			t.Fatal(got, err)
 		}
 		time.Sleep(11 * time.Second)
 		s.set(allDead)
-		if got, err, d := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) || d != staleWait {
+		if got, d, err := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) || d != staleWait {
 			t.Errorf("got %v, %v after %s, want the stale answer after %s", got, err, d, staleWait)
 		}
 		time.Sleep(3 * time.Second)
 		for range 40 { // 40 s of outage, a lookup a second
-			if got, err, d := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) || d != 0 {
+			if got, d, err := took(t, r, "name.test"); err != nil || !slices.Equal(got, want) || d != 0 {
 				t.Errorf("got %v, %v after %s, want the stale answer at once", got, err, d)
 			}
 			time.Sleep(time.Second)
 		}
 		time.Sleep(20 * time.Second)
-		if got, err, _ := took(t, r, "name.test"); err == nil {
+		if got, _, err := took(t, r, "name.test"); err == nil {
 			t.Errorf("got %v more than StaleFor after its time", got)
 		}
 	})
@@ -209,7 +210,7 @@ func TestRecovery(t *testing.T) {
 			s := &script{say: both}
 			r := scripted(t, Config{}, s)
 			defer r.Close()
-			if _, err, _ := took(t, r, "known.test"); err != nil {
+			if _, _, err := took(t, r, "known.test"); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(11 * time.Second)
@@ -230,7 +231,7 @@ func TestRecovery(t *testing.T) {
 			synctest.Wait()
 			stale := r.Stats().Stale
 			for _, name := range []string{"known.test", "new.test"} {
-				if _, err, d := took(t, r, name); err != nil || d != 0 {
+				if _, d, err := took(t, r, name); err != nil || d != 0 {
 					t.Errorf("offset %d: %s: %v after %s", offset, name, err, d)
 				}
 			}

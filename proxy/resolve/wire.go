@@ -72,7 +72,7 @@ func (w wire) roundTrip(ctx context.Context, network string, server netip.AddrPo
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // read to the end, or useless
 	defer interrupt(ctx, conn)()
 	if network == "tcp" {
 		return w.stream(conn, query, q, id)
@@ -84,12 +84,12 @@ func (w wire) roundTrip(ctx context.Context, network string, server netip.AddrPo
 // returned undoes it and leaves nothing running.
 func interrupt(ctx context.Context, conn net.Conn) (undo func()) {
 	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
+		_ = conn.SetDeadline(deadline) // fails on a closed socket only; then so does the next read
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		conn.SetDeadline(time.Unix(1, 0))
+		_ = conn.SetDeadline(time.Unix(1, 0))
 	})
 	return func() {
 		if !stop() {
