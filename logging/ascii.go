@@ -143,10 +143,16 @@ func legible(s string, limit int) string {
 // rest and the backslash doubled, in at most limit bytes; one that would be
 // longer ends with [cutMark], never within an escape. It does not allocate for
 // an ordinary name.
-func clean(s string, limit int) string {
+func clean(s string, limit int) string { return escape(s, limit, true) }
+
+// sentence is [clean] for a text of ours that may quote what a client wrote,
+// as %q does: the backslash stays, or every quotation would be escaped twice.
+func sentence(s string, limit int) string { return escape(s, limit, false) }
+
+func escape(s string, limit int, doubled bool) string {
 	plain := len(s) <= limit
 	for i := 0; plain && i < len(s); i++ {
-		plain = s[i] >= ' ' && s[i] <= '~' && s[i] != '\\'
+		plain = s[i] >= ' ' && s[i] <= '~' && (s[i] != '\\' || !doubled)
 	}
 	if plain {
 		return s
@@ -155,7 +161,7 @@ func clean(s string, limit int) string {
 	fits := 0 // how much of dst is whole and leaves room for the mark
 	for len(s) > 0 {
 		r, n := utf8.DecodeRuneInString(s)
-		if r == '\\' {
+		if r == '\\' && doubled {
 			dst = append(dst, '\\')
 		}
 		dst = appendRune(dst, r, s[:n])

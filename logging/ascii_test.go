@@ -3,6 +3,7 @@ package logging
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,6 +39,16 @@ func TestClean(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestSentenceKeepsQuotations(t *testing.T) {
+	text := fmt.Sprintf("host %q\n", "\u202e\\")
+	if got, want := sentence(text, 64), `host "\u202e\\"\n`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := sentence(text, 15), `host "\u202e...`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

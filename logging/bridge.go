@@ -26,7 +26,7 @@ type slogHandler struct{ slog.Handler }
 // Handle implements [slog.Handler].
 func (h slogHandler) Handle(ctx context.Context, r slog.Record) error {
 	r.Time = time.Time{}
-	r.Message = clean(r.Message, messageLimit)
+	r.Message = sentence(r.Message, messageLimit)
 	return h.Handler.Handle(ctx, r)
 }
 
@@ -58,7 +58,7 @@ type stdWriter struct {
 
 // Write implements [io.Writer]; p is one message.
 func (w stdWriter) Write(p []byte) (int, error) {
-	text := clean(string(bytes.TrimSpace(p)), messageLimit)
+	text := sentence(string(bytes.TrimSpace(p)), messageLimit)
 	w.l.Debug().Str(FieldFrom, w.from).Str("text", text).Msg("a library said")
 	return len(p), nil
 }

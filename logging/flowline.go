@@ -66,7 +66,7 @@ func line(l *zerolog.Event, e *flow.Event, at time.Time) *zerolog.Event {
 	addServer(l, r)
 	addNetwork(l, r)
 	addTLS(l, &r.TLS)
-	addHTTP(l, &r.HTTP)
+	addHTTP(l, e)
 	addAWS(l, r)
 	if r.Rule != "" {
 		l.Dict("rule", label(l.CreateDict(), "name", r.Rule))
@@ -140,7 +140,13 @@ func addTLS(l *zerolog.Event, t *flow.TLS) {
 	l.Dict("tls", l.CreateDict().Dict("client", d))
 }
 
-func addHTTP(l *zerolog.Event, h *flow.HTTP) {
+// addHTTP tells the response only of an attempt that ended: before that its
+// status may not be the last word.
+func addHTTP(l *zerolog.Event, e *flow.Event) {
+	h := e.Record.HTTP
+	if e.Kind == flow.Opened {
+		h.Status = 0
+	}
 	if h.Method != "" || h.Status != 0 {
 		d := l.CreateDict()
 		if h.Method != "" {
@@ -176,7 +182,10 @@ func addError(l *zerolog.Event, e *flow.Event) {
 		return
 	}
 	d := l.CreateDict().Str("type", string(r.Outcome))
-	l.Dict("error", text(d, "message", r.Error, limitError))
+	if r.Error != "" {
+		d.Str("message", sentence(r.Error, limitError))
+	}
+	l.Dict("error", d)
 }
 
 // own builds the fields that no convention knows.

@@ -191,6 +191,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"an unknown form of S3", "close", `"form":"virtual_hosted"`, `"form":"vhost"`},
 		{"another version", "close", `"schema":1`, `"schema":2`},
 		{"a deny that allows", "deny", `"verdict":"deny"`, `"verdict":"allow"`},
+		{"an open that has been answered", "open", `"request":{"method":"CONNECT"}`, `"request":{"method":"CONNECT"},"response":{"status_code":200}`},
 		{"an open that ended", "open", `"verdict":"allow"`, `"verdict":"allow","outcome":"ok"`},
 		{"a close without its bytes", "close", `"bytes_sent":4096,`, ``},
 		{"a level that is another kind's", "deny", `"level":"warn"`, `"level":"info"`},

@@ -172,7 +172,7 @@ func TestStdSpeaksAtDebug(t *testing.T) {
 	std.Printf("bad request from %q\n%s", "x\x1b", strings.Repeat("y", 5000))
 	m := fields(t, out.String())
 	text, _ := m["text"].(string)
-	if m[FieldLevel] != "debug" || m[FieldFrom] != "http" || len(text) > messageLimit || !strings.HasPrefix(text, `bad request from "x\\x1b"\n`) {
+	if m[FieldLevel] != "debug" || m[FieldFrom] != "http" || len(text) > messageLimit || !strings.HasPrefix(text, `bad request from "x\x1b"\n`) {
 		t.Errorf("got %v", m)
 	}
 }
