@@ -32,7 +32,7 @@ func TestHelp(t *testing.T) {
 	pages := 0
 	for _, cmd := range ours(newRoot()) {
 		t.Run(cmd.CommandPath(), func(t *testing.T) {
-			args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
+			args := strings.Fields(cmd.CommandPath() + " --help")[1:]
 			var out, talk bytes.Buffer
 			if code := run(t.Context(), args, strings.NewReader(""), &out, &talk); code != exitOK || talk.Len() > 0 {
 				t.Fatalf("exit code %d, %s", code, &talk)
@@ -97,7 +97,7 @@ func TestReport(t *testing.T) {
 		{"no", errNo, exitNo, ""},
 		{"usage", refuse("do this", "bad %d", 5), exitUsage, "sallyport: bad 5\nsallyport: hint: do this\n"},
 		{"joined", errors.Join(errors.New("a"), errors.Join(refuse("", "b"), errors.New("c"))), exitUsage, "sallyport: a\nsallyport: b\nsallyport: c\n"},
-		{"lines", errors.New("a\nb\n"), exitNo, "sallyport: a\n  b\n"},
+		{"lines", errors.New("a\nb"), exitNo, "sallyport: a\n  b\n"},
 		{"secret", errors.New("get https://u:p@h/"), exitNo, "sallyport: get https://***@h/\n"},
 	}
 	for _, tt := range tests {

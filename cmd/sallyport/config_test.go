@@ -1,9 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 )
 
 // load reads a configuration as serve does: args are flags, env is
@@ -300,22 +301,23 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// FuzzConfigFile: what the strict reader accepts, viper reads too, and every
+// value arrives as a plain YAML decoder reads it.
 func FuzzConfigFile(f *testing.F) {
-	for _, seed := range []string{"listeners: [{address: ':1'}]", "a: *b", "timeouts: {hello: 5s, Hello: 6s}", "---\n---", "reload: !!str {every: 5s}", "? [a]\n: b"} {
+	for _, seed := range []string{
+		"listeners: [{address: ':1'}]", "a: *b", "timeouts: {hello: 5s, Hello: 6s}", "---\n---", "reload: !!str {every: 5s}", "? [a]\n: b",
+		"limits: {connections: 7, per_source: 08}", "reload: {every: 1h0.5s, cut_denied: false}", "logging: {level: !!str debug, queue: 1_0}",
+		"admin: {address: !!binary OjE=}", "timeouts: {idle: 1m_0s}", "policy: [a, 'b,c']",
+	} {
 		f.Add(seed)
 	}
+	cmd := &cobra.Command{}
+	addFlags(cmd, daemonFlags()...)
 	f.Fuzz(func(t *testing.T, text string) {
-		path := filepath.Join(t.TempDir(), "c.yaml")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		file, err := readConfigFile(path)
+		file, err := checkConfigFile("c.yaml", []byte(text))
 		if err != nil {
 			return
 		}
-		// What the strict reader accepts, viper must read, and in the same way.
-		cmd := &cobra.Command{}
-		addFlags(cmd, daemonFlags()...)
 		cfg, err := merge(cmd.Flags(), file)
 		if err != nil {
 			t.Fatalf("accepted, then refused: %v", err)
@@ -324,5 +326,35 @@ func FuzzConfigFile(f *testing.F) {
 		if err := l.writeYAML(io.Discard); err != nil {
 			t.Fatal(err)
 		}
+		var raw map[string]any
+		if err := yaml.Unmarshal([]byte(text), &raw); err != nil {
+			t.Fatalf("accepted, and no YAML: %v", err)
+		}
+		for _, s := range settings() {
+			section, key, nested := strings.Cut(s.key, ".")
+			mapping, there := raw[section].(map[string]any)
+			if !nested || !there || mapping[key] == nil || s.kind.list {
+				continue
+			}
+			want, got := fmt.Sprint(mapping[key]), s.get(&cfg)
+			if d, isDuration := got.(time.Duration); isDuration {
+				if parsed, err := time.ParseDuration(want); err != nil || parsed != d {
+					t.Errorf("%s: %s became %s", s.key, want, d)
+				}
+			} else if want != fmt.Sprint(got) {
+				t.Errorf("%s: %s became %v", s.key, want, got)
+			}
+		}
+		if list, ok := raw["policy"].([]any); ok && fmt.Sprint(list...) != fmt.Sprint(anys(cfg.Policy)...) {
+			t.Errorf("policy: %q became %q", list, cfg.Policy)
+		}
 	})
+}
+
+func anys(all []string) []any {
+	var out []any
+	for _, s := range all {
+		out = append(out, s)
+	}
+	return out
 }

@@ -37,6 +37,10 @@ func readConfigFile(path string) (*configFile, error) {
 	if err != nil {
 		return nil, refuse("", "configuration file: %w", err)
 	}
+	return checkConfigFile(path, data)
+}
+
+func checkConfigFile(path string, data []byte) (*configFile, error) {
 	f := &configFile{path: path, text: string(data), places: make(map[string]string)}
 	f.read(data)
 	return f, errors.Join(f.errs...)
@@ -48,7 +52,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // nothing was written
 	data, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err != nil {
 		return nil, err

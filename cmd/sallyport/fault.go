@@ -41,7 +41,7 @@ func leaves(err error) []error {
 	if f, ok := err.(*fault); ok { //nolint:errorlint // a leaf is what stands here, not what it wraps
 		return []error{f}
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // as above
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

@@ -64,7 +64,7 @@ func talkCheck(cmd *cobra.Command, p *policy.Policy, strict bool) error {
 	if strict && len(warnings) > 0 {
 		return fmt.Errorf("%s, and --strict lets none pass", counted(len(warnings), "warning"))
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, version %s\n", counted(len(p.Rules()), "rule"), p.Version())
+	fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %s, version %s\n", counted(len(p.Rules()), "rule"), counted(p.Sources(), "source"), p.Version())
 	return nil
 }
 
@@ -101,6 +101,7 @@ type checked struct {
 	OK       bool      `json:"ok"`
 	Version  string    `json:"version,omitempty"`
 	Rules    int       `json:"rules"`
+	Sources  int       `json:"sources"`
 	Errors   []finding `json:"errors"`
 	Warnings []finding `json:"warnings"`
 	Notes    []finding `json:"notes"`
@@ -122,7 +123,7 @@ func writeCheck(w io.Writer, p *policy.Policy, loadErr error, strict bool) error
 		c.Notes = append(c.Notes, found(x.Pos, x.Message, x.Hint))
 	}
 	c.OK = loadErr == nil && (!strict || len(c.Warnings) == 0)
-	c.Version, c.Rules = p.Version(), len(p.Rules())
+	c.Version, c.Rules, c.Sources = p.Version(), len(p.Rules()), p.Sources()
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,9 +21,9 @@ type counts struct{ loaded, failed int }
 func (c *counts) PolicyLoaded(string, time.Time) { c.loaded++ }
 func (c *counts) PolicyFailed()                  { c.failed++ }
 
-// rig is a reloader at work on a text that the test changes. Inside a
-// synctest bubble only one of them runs at a time.
+// rig is a reloader at work on a text that the test changes.
 type rig struct {
+	mu      sync.Mutex // guards text and err
 	text    string
 	err     error
 	asked   chan struct{}
@@ -47,7 +48,11 @@ func startReloader(t *testing.T, every time.Duration) *rig {
 	}
 	r.live.Swap(p)
 	reload := &reloader{
-		read:  func() ([]policy.Text, error) { return []policy.Text{{Name: "p", Data: []byte(r.text)}}, r.err },
+		read: func() ([]policy.Text, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return []policy.Text{{Name: "p", Data: []byte(r.text)}}, r.err
+		},
 		every: every, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
 		swapped: func() int { r.swaps++; return 0 },
 	}
@@ -63,6 +68,13 @@ func startReloader(t *testing.T, every time.Duration) *rig {
 	return r
 }
 
+// set changes what the sources hold.
+func (r *rig) set(text string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text, r.err = text, err
+}
+
 // after lets time pass and everything come to rest.
 func after(d time.Duration) {
 	<-time.After(d)
@@ -76,7 +88,7 @@ func (r *rig) said(s string) int { return strings.Count(r.log.String(), s) }
 func TestReloadTakesAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startReloader(t, 5*time.Second)
-		r.text = document("second")
+		r.set(document("second"), nil)
 		after(6 * time.Second)
 		if r.rule() != "second" || r.swaps != 1 || r.metrics != (counts{loaded: 1}) {
 			t.Errorf("rule %s, %d swaps, %+v", r.rule(), r.swaps, r.metrics)
@@ -93,9 +105,9 @@ func TestReloadTakesAChange(t *testing.T) {
 func TestReloadLetsAWriteSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startReloader(t, 5*time.Second)
-		r.text = document("half")
+		r.set(document("half"), nil)
 		after(5*time.Second + settle/2) // seen once
-		r.text = document("whole")
+		r.set(document("whole"), nil)
 		after(settle)
 		if r.rule() != "first" {
 			t.Errorf("%s is in force, which was still being written", r.rule())
@@ -110,7 +122,7 @@ func TestReloadLetsAWriteSettle(t *testing.T) {
 func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startReloader(t, 5*time.Second)
-		r.text = "version: 1\nrulez: []\n"
+		r.set("version: 1\nrulez: []\n", nil)
 		after(time.Minute)
 		if r.rule() != "first" || r.swaps != 0 || r.metrics.failed != 1 {
 			t.Errorf("rule %s, %d swaps, %+v", r.rule(), r.swaps, r.metrics)
@@ -124,7 +136,7 @@ func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
 		if r.said("policy refused") != 2 {
 			t.Errorf("SIGHUP was not answered: %s", &r.log)
 		}
-		r.text = document("first")
+		r.set(document("first"), nil)
 		after(time.Minute)
 		if r.said("in force again") != 1 || r.swaps != 0 || r.metrics.loaded != 1 {
 			t.Errorf("%d swaps, %+v: %s", r.swaps, r.metrics, &r.log)
@@ -135,12 +147,12 @@ func TestReloadKeepsTheLastGoodPolicy(t *testing.T) {
 func TestReloadOutlivesAMissingSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startReloader(t, 5*time.Second)
-		r.err = errors.New("open p: no such file")
+		r.set("", errors.New("open p: no such file"))
 		after(time.Minute)
 		if r.rule() != "first" || r.metrics.failed != 1 || r.said("no such file") != 1 {
 			t.Errorf("rule %s, %+v: %s", r.rule(), r.metrics, &r.log)
 		}
-		r.err, r.text = nil, document("second")
+		r.set(document("second"), nil)
 		after(time.Minute)
 		if r.rule() != "second" || r.metrics.loaded != 1 {
 			t.Errorf("rule %s, %+v", r.rule(), r.metrics)
@@ -151,7 +163,7 @@ func TestReloadOutlivesAMissingSource(t *testing.T) {
 func TestReloadWhenAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startReloader(t, 0) // no polling
-		r.text = document("second")
+		r.set(document("second"), nil)
 		after(time.Hour)
 		if r.rule() != "first" {
 			t.Errorf("%s is in force, and nobody asked", r.rule())

@@ -39,8 +39,8 @@ func TestScripts(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				defer ln.Close()
 				env.Setenv(name, ln.Addr().String())
+				defer ln.Close() //nolint:gocritic // both stay taken until both are found
 			}
 			return nil
 		},

@@ -296,28 +296,33 @@ func (d *daemon) obey(ctx context.Context, signals <-chan os.Signal, asked chan<
 // when ctx does. The first failure anywhere stops all, in the same order.
 func inStages(ctx context.Context, stages ...[]task) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, tasks := range stages {
-		stageCtx := ctx
-		next, stop := context.WithCancel(context.WithoutCancel(ctx))
-		var running sync.WaitGroup
-		running.Add(len(tasks))
-		for _, t := range tasks {
-			group.Go(func() error {
-				defer running.Done()
-				if err := t.run(stageCtx); err != nil {
-					return fmt.Errorf("%s: %w", t.name, err)
-				}
-				return nil
-			})
-		}
+	startStages(ctx, group, stages)
+	return group.Wait()
+}
+
+// startStages starts every task. Those of the first stage stop with ctx.
+func startStages(ctx context.Context, group *errgroup.Group, stages [][]task) {
+	if len(stages) == 0 {
+		return
+	}
+	var running sync.WaitGroup
+	for _, t := range stages[0] {
+		running.Add(1)
 		group.Go(func() error {
-			running.Wait()
-			stop()
+			defer running.Done()
+			if err := t.run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
 			return nil
 		})
-		ctx = next
 	}
-	return group.Wait()
+	next, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		running.Wait()
+		stop()
+		return nil
+	})
+	startStages(next, group, stages[1:])
 }
 
 // announce says once, at the start, everything that an operator asks for
@@ -338,6 +343,6 @@ func (d *daemon) announce() {
 		d.log.Info().Stringer(logging.FieldListener, a).Msg("listening")
 	}
 	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
-	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Strs("sources", d.cfg.Policy).Msg("policy in force")
+	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Int("callers", p.Sources()).Strs("sources", d.cfg.Policy).Msg("policy in force")
 	logWarnings(d.log, p)
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -142,7 +143,7 @@ func (h *house) awaitReady(t *testing.T, status int) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		answer, err := get(t.Context(), "", "http://"+h.admin.Addr().String()+"/readyz")
-		if err == nil && strings.HasPrefix(answer, fmt.Sprint(status)) {
+		if err == nil && strings.HasPrefix(answer, strconv.Itoa(status)) {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -169,6 +170,9 @@ func TestDrain(t *testing.T) {
 	c := h.tunnel(t)
 	h.signals <- syscall.SIGTERM
 	h.awaitReady(t, http.StatusServiceUnavailable)
+	if _, err := askReady(t.Context(), h.admin.Addr().String()); err == nil || !strings.Contains(err.Error(), "draining") {
+		t.Errorf("sallyport ready says %v", err)
+	}
 	if late, err := net.Dial("tcp", h.proxy.Addrs()[0].String()); err == nil {
 		late.Close()
 		t.Error("a connection was accepted while draining")
