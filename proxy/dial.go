@@ -121,7 +121,7 @@ func (r *race) attempt(ctx context.Context, addr netip.AddrPort) {
 func (r *race) reap() {
 	for ; r.ended < r.started; r.ended++ {
 		if res := <-r.results; res.err == nil {
-			res.conn.Close()
+			_ = res.conn.Close() // it lost the race: nobody has used it
 		}
 	}
 }
