@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -128,10 +129,27 @@ func (r *reloader) refuse(what, version string, err error, asked bool) {
 
 // logWarnings says what is probably not meant in a policy that comes into force.
 func logWarnings(log zerolog.Logger, p *policy.Policy) {
+	if letsThrough(p) {
+		log.Warn().Msg("report mode: a name that no rule lists is let through")
+	}
 	for _, w := range p.Warnings(time.Now()) {
 		log.Warn().Stringer("at", w.Pos).Str("warning", w.Message).Str("hint", w.Hint).Msg("policy warning")
 	}
 	for _, n := range p.Notes() {
 		log.Info().Stringer("at", n.Pos).Str("note", n.Message).Str("hint", n.Hint).Msg("policy note")
 	}
+}
+
+// letsThrough asks for a name that no policy lists (RFC 6761, section 6.4): a
+// gate that stands open must say so, whatever its documents seem to say.
+func letsThrough(p *policy.Policy) bool {
+	canary, err := policy.ParseHost("canary.sallyport.invalid")
+	if err != nil {
+		return true
+	}
+	d := p.Decide(policy.Query{
+		Source: policy.Source{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+		Via:    policy.ViaConnect, Host: canary, Port: 443, At: time.Now(),
+	})
+	return d.Verdict == policy.Allow
 }

@@ -180,3 +180,17 @@ func TestReloadWhenAsked(t *testing.T) {
 		}
 	})
 }
+
+func TestAnOpenGateIsSaid(t *testing.T) {
+	for mode, want := range map[string]bool{"enforce": false, "report": true} {
+		p, err := policy.Load(policy.Text{Name: "p", Data: []byte("mode: " + mode + "\n" + document("a"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		logWarnings(zerolog.New(&log), p)
+		if strings.Contains(log.String(), "is let through") != want {
+			t.Errorf("%s: %s", mode, &log)
+		}
+	}
+}
