@@ -74,8 +74,8 @@ const (
 type admission struct {
 	limits Limits
 
-	mu      sync.Mutex // guards total and sources
-	total   int
+	mu      sync.Mutex // guards the rest
+	counts  Counts
 	sources map[netip.Addr]int
 }
 
@@ -88,16 +88,26 @@ func newAdmission(l Limits) *admission {
 func (a *admission) enter(source netip.Addr) over {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.total++
+	a.counts.Accepted++
+	a.counts.Active++
 	a.sources[source]++
-	l := a.limits
+	o := a.limits.exceeded(a.counts.Active, a.sources[source])
+	if o != overNothing {
+		a.counts.Refused++
+	}
+	return o
+}
+
+// exceeded says which limit is exceeded with so many connections in all and
+// of one source.
+func (l Limits) exceeded(all, source int) over {
 	switch {
-	case l.Connections > 0 && a.total > l.Connections+overLimitReserve,
-		l.PerSource > 0 && a.sources[source] > l.PerSource+overLimitReserve:
+	case l.Connections > 0 && all > l.Connections+overLimitReserve,
+		l.PerSource > 0 && source > l.PerSource+overLimitReserve:
 		return overHard
-	case l.Connections > 0 && a.total > l.Connections:
+	case l.Connections > 0 && all > l.Connections:
 		return overAll
-	case l.PerSource > 0 && a.sources[source] > l.PerSource:
+	case l.PerSource > 0 && source > l.PerSource:
 		return overSource
 	}
 	return overNothing
@@ -106,16 +116,16 @@ func (a *admission) enter(source netip.Addr) over {
 func (a *admission) leave(source netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.total--
+	a.counts.Active--
 	if a.sources[source]--; a.sources[source] <= 0 {
 		delete(a.sources, source)
 	}
 }
 
-func (a *admission) active() int {
+func (a *admission) snapshot() Counts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.total
+	return a.counts
 }
 
 // overLimit is the refusal of a connection that exceeds a limit.

@@ -174,8 +174,18 @@ func (s *Server) PolicyChanged() int {
 	return s.live.cutDenied(s.deps.Decider, time.Now())
 }
 
+// Counts are a server's connections so far.
+type Counts struct {
+	Accepted uint64 // refused ones included
+	Refused  uint64 // by a limit
+	Active   int    // open now
+}
+
+// Counts returns the figures of this moment.
+func (s *Server) Counts() Counts { return s.admission.snapshot() }
+
 // Active returns how many accepted connections are open now.
-func (s *Server) Active() int { return s.admission.active() }
+func (s *Server) Active() int { return s.Counts().Active }
 
 func (s *Server) closeListeners() {
 	for _, ln := range s.listeners {

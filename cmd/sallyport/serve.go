@@ -162,9 +162,19 @@ func (d *daemon) metricsConfig() metrics.Config {
 	b := readBuild()
 	return metrics.Config{
 		Version: b.Version, Revision: b.Revision,
-		DNS:     func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
-		Dropped: map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
+		Connections: d.connectionStats,
+		DNS:         func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
+		Dropped:     map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
 	}
+}
+
+// connectionStats are the proxy's counts. The registry asks for them once
+// before there is a proxy, to learn their names.
+func (d *daemon) connectionStats() metrics.ConnectionStats {
+	if d.proxy == nil {
+		return metrics.ConnectionStats{}
+	}
+	return metrics.ConnectionStats(d.proxy.Counts())
 }
 
 // dnsStats folds the resolver's figures into the few that are exported. A
