@@ -72,7 +72,7 @@ type addressRange struct {
 // addressRanges returns the table of classes, the longest prefixes first, so
 // that the first row that holds an address is the one that counts. Together
 // the rows cover both families. It is shared: callers only read it.
-var addressRanges = sync.OnceValue(func() []addressRange { //nolint:gochecknoglobals // a table, built once and only read
+var addressRanges = sync.OnceValue(func() []addressRange {
 	var rows []addressRange
 	add := func(class AddressClass, prefixes ...string) {
 		for _, p := range prefixes {

@@ -147,17 +147,17 @@ func (n *suffixNode) spannedBelow(label string, rest []string, atRoot bool) stri
 	}
 	// A top-level domain that the list does not know is one all the same,
 	// unless it is set aside for private use.
-	if atRoot && n.children[label] == nil && !slices.Contains(privateDomains, label) {
+	if atRoot && n.children[label] == nil && !slices.Contains(privateDomains(), label) {
 		return (&suffixNode{name: label, suffix: true}).spanned(rest)
 	}
 	return ""
 }
 
-// privateDomains are the top-level domains that nobody can register below:
+// privateDomains returns the top-level domains that nobody can register below:
 // RFC 2606, RFC 6761, RFC 6762, RFC 9476, and ICANN's resolution on .internal
 // (2024).
-var privateDomains = []string{
-	"alt", "corp", "example", "home", "internal", "invalid", "lan", "local", "localhost", "mail", "test",
+func privateDomains() []string {
+	return []string{"alt", "corp", "example", "home", "internal", "invalid", "lan", "local", "localhost", "mail", "test"}
 }
 
 // fitsLabel reports whether a label fits one with at most two `*`.

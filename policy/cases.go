@@ -109,7 +109,7 @@ func (r *reader) readCase(n *yaml.Node) Case {
 		case "to":
 			c.To = r.target(value, &c.Query)
 		case "at":
-			c.Query.At, _ = r.instant(value, "at")
+			c.Query.At = r.instant(value, "at")
 		case "expect":
 			c.Expect = r.word(value, "expect", "allow", "deny", "report")
 		case "rule":

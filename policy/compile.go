@@ -312,6 +312,7 @@ func (c *compiler) glob(pattern string, separators ...rune) matcher {
 // nowhere matches nothing.
 type nowhere struct{}
 
+// Match returns false.
 func (nowhere) Match(string) bool { return false }
 
 func (p prefixText) String() string {

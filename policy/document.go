@@ -25,7 +25,6 @@ type sourceText struct {
 	name     string
 	prefixes []netip.Prefix
 	standing *standing // nil when the source states no mode
-	untilAt  *yaml.Node
 }
 
 // ruleText is one entry of rules. A nil node is a key that is not there.
@@ -70,15 +69,26 @@ type s3Text struct {
 // portRange is a range of ports, both ends included.
 type portRange struct{ low, high uint16 }
 
-var (
-	documentKeys = []string{"version", "mode", "report_until", "sources", "rules"}
-	sourceKeys   = []string{"name", "cidrs", "mode", "report_until", "ecs", "principals"}
-	ruleKeys     = []string{
+// The keys of a document, and of its parts.
+
+func documentKeys() []string {
+	return []string{"version", "mode", "report_until", "sources", "rules"}
+}
+
+func sourceKeys() []string {
+	return []string{"name", "cidrs", "mode", "report_until", "ecs", "principals"}
+}
+
+func ruleKeys() []string {
+	return []string{
 		"name", "owner", "action", "hosts", "cidrs", "s3", "preset", "with",
 		"ports", "protocol", "sources", "resolves_to", "allow_broad",
 	}
-	s3Keys = []string{"buckets", "access_points", "regions", "partition", "inspect", "operations", "accounts"}
-)
+}
+
+func s3Keys() []string {
+	return []string{"buckets", "access_points", "regions", "partition", "inspect", "operations", "accounts"}
+}
 
 // readDocument reads one document. Whatever is wrong with it is in its
 // reader.
@@ -89,7 +99,7 @@ func readDocument(t Text) *document {
 		return d
 	}
 	var version, mode, until *yaml.Node
-	for key, n := range d.fields(root, "the document", documentKeys) {
+	for key, n := range d.fields(root, "the document", documentKeys()) {
 		switch key.Value {
 		case "version":
 			version = n
@@ -147,7 +157,7 @@ func (r *reader) readMode(mode, until *yaml.Node) *standing {
 	if s.mode == Enforce {
 		r.fail(until, "leave it out, or write mode: report", "report_until has no meaning with mode: enforce")
 	}
-	s.until, _ = r.instant(until, "report_until")
+	s.until = r.instant(until, "report_until")
 	return s
 }
 
@@ -155,7 +165,7 @@ func (r *reader) readSource(n *yaml.Node) sourceText {
 	s := sourceText{node: n}
 	var mode, until, cidrs *yaml.Node
 	before, other := len(r.errs), false
-	for key, value := range r.fields(n, "a source", sourceKeys) {
+	for key, value := range r.fields(n, "a source", sourceKeys()) {
 		switch key.Value {
 		case "name":
 			s.name = r.readName(value, "the source's name")
@@ -217,7 +227,7 @@ func (r *reader) readECS(n *yaml.Node) {
 func (r *reader) readRule(n *yaml.Node) ruleText {
 	rule := ruleText{node: n, verdict: Allow}
 	before := len(r.errs)
-	for key, value := range r.fields(n, "a rule", ruleKeys) {
+	for key, value := range r.fields(n, "a rule", ruleKeys()) {
 		if slices.Contains([]string{"hosts", "cidrs", "s3", "preset"}, key.Value) {
 			rule.targets = append(rule.targets, key.Value)
 		}
@@ -297,7 +307,7 @@ func protocolOf(word string) Protocol {
 
 func (r *reader) readS3(n *yaml.Node) *s3Text {
 	s := &s3Text{node: n, listed: n.Kind != yaml.MappingNode} // then all is said
-	for key, value := range r.fields(n, "s3", s3Keys) {
+	for key, value := range r.fields(n, "s3", s3Keys()) {
 		switch key.Value {
 		case "buckets":
 			s.listed = true

@@ -188,7 +188,7 @@ func (e *Explanation) strangers(p *Policy) {
 		if n == nil || !strings.Contains(suffix, ".") {
 			continue
 		}
-		for _, close := range []struct {
+		for _, near := range []struct {
 			rules []int32
 			text  string
 		}{
@@ -196,8 +196,8 @@ func (e *Explanation) strangers(p *Policy) {
 			{n.many, "lists **." + suffix + ", which does not match " + suffix + " itself"},
 			{n.exact, "lists " + suffix + ", which is that name alone"},
 		} {
-			for _, i := range close.rules[:min(len(close.rules), 1)] {
-				e.say("rule %q (%s) %s", p.rules[i].Name, p.rules[i].Pos, close.text)
+			for _, i := range near.rules[:min(len(near.rules), 1)] {
+				e.say("rule %q (%s) %s", p.rules[i].Name, p.rules[i].Pos, near.text)
 			}
 		}
 	}

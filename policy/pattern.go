@@ -106,7 +106,7 @@ func notAName(s string) *patternError {
 	if _, err := netip.ParsePrefix(bare); err == nil {
 		return badPattern(0, fmt.Sprintf("write cidrs: [%q]", bare), "%q is a range of addresses, not a name", s)
 	}
-	if i := strings.Index(s, "://"); i >= 0 {
+	if strings.Contains(s, "://") {
 		hint := "write the host name alone"
 		if u, err := url.Parse(s); err == nil && u.Hostname() != "" {
 			hint = fmt.Sprintf("write %q", u.Hostname())

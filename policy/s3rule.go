@@ -35,10 +35,12 @@ func ownedName(h Host, ref S3Ref) string {
 	return h.name[:n+1+len(ref.Account)]
 }
 
-// partitions are the partitions that have S3.
-var partitions = []string{
-	"aws", "aws-us-gov", "aws-cn", "aws-eusc",
-	"aws-iso", "aws-iso-b", "aws-iso-e", "aws-iso-f",
+// partitions returns the partitions that have S3.
+func partitions() []string {
+	return []string{
+		"aws", "aws-us-gov", "aws-cn", "aws-eusc",
+		"aws-iso", "aws-iso-b", "aws-iso-e", "aws-iso-f",
+	}
 }
 
 // s3Destination compiles a rule's s3 key into the rule and the indexes.
@@ -118,8 +120,8 @@ func (c *compiler) s3Scope(r *reader, s *s3Text, v Verdict) *s3Match {
 	m := &s3Match{}
 	if s.partition != nil {
 		m.partition = s.partition.Value
-		if !slices.Contains(partitions, m.partition) {
-			r.fail(s.partition, "write one of "+strings.Join(partitions, ", "), "there is no partition %q", m.partition)
+		if !slices.Contains(partitions(), m.partition) {
+			r.fail(s.partition, "write one of "+strings.Join(partitions(), ", "), "there is no partition %q", m.partition)
 		}
 	} else if v == Allow && len(s.regions) == 0 {
 		m.partition = "aws"

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -27,7 +28,7 @@ func mustLoad(t testing.TB, text string) *Policy {
 }
 
 func detail(err error) string {
-	if all, ok := err.(Errors); ok {
+	if all, ok := errors.AsType[Errors](err); ok {
 		return all.Detail()
 	}
 	return fmt.Sprint(err)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -65,7 +66,7 @@ func splitTarget(s string) (via Via, protocol Protocol, name string, port uint16
 		return 0, 0, "", 0, err
 	}
 	if u.User != nil {
-		return 0, 0, "", 0, fmt.Errorf("a user name has no place here")
+		return 0, 0, "", 0, errors.New("a user name has no place here")
 	}
 	if text := u.Port(); text != "" {
 		port, err = parsePort(text)

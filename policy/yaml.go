@@ -264,14 +264,14 @@ func (r *reader) boolean(n *yaml.Node, what string) bool {
 }
 
 // instant returns a scalar that is an RFC 3339 time with a zone.
-func (r *reader) instant(n *yaml.Node, what string) (time.Time, bool) {
+func (r *reader) instant(n *yaml.Node, what string) time.Time {
 	if n.Kind == yaml.ScalarNode {
 		if t, err := time.Parse(time.RFC3339, n.Value); err == nil {
-			return t, true
+			return t
 		}
 	}
 	r.fail(n, "write it like 2026-12-24T00:00:00Z", "%s must be a date and time with a zone (RFC 3339)", what)
-	return time.Time{}, false
+	return time.Time{}
 }
 
 // word returns a scalar that is one of the words.
