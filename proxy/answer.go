@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -196,9 +197,7 @@ func targetOf(a *attempt) string {
 // writeTo sends the answer through net/http.
 func (ans answer) writeTo(w http.ResponseWriter) {
 	h := w.Header()
-	for k, v := range ans.header {
-		h[k] = v
-	}
+	maps.Copy(h, ans.header)
 	h.Set("Content-Length", strconv.Itoa(len(ans.body)))
 	w.WriteHeader(ans.status)
 	_, _ = w.Write([]byte(ans.body)) // the client is gone if it fails

@@ -84,7 +84,7 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 	}
 	// Not the request's context: net/http ends that when the client half-closes,
 	// which a client may do as soon as it has sent everything.
-	origin, err := a.connect(f.base)
+	origin, err := a.connect(f.base) //nolint:contextcheck // see above
 	if err != nil {
 		f.deny(w, h, a, classify(err))
 		return

@@ -130,7 +130,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		p.br = bufio.NewReader(p.Conn)
 		resp, err := http.ReadResponse(p.br, &http.Request{Method: http.MethodConnect})
 		if err != nil || resp.StatusCode != 200 {
-			return 0, fmt.Errorf("CONNECT answer %v %v", resp, err)
+			return 0, fmt.Errorf("CONNECT answer %v: %w", resp, err)
 		}
 	}
 	return p.br.Read(b)

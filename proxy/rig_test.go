@@ -160,12 +160,6 @@ func (n *names) fail(name string, err error) {
 	n.fails[name] = err
 }
 
-func (n *names) count(name string) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.asked[name]
-}
-
 func (n *names) total() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -221,7 +221,7 @@ func TestTunnelIdle(t *testing.T) {
 			}
 		}
 	}()
-	if n, err := quiet.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := quiet.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the quiet tunnel read %d, %v", n, err)
 	}
 	rec := r.events.ended(t, "origin.test")
