@@ -3,9 +3,11 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +70,9 @@ type connKey struct{}
 // httpConn is a connection as net/http sees it: the bytes that were read to
 // tell HTTP from TLS come first again. pinned is the destination of the
 // CONNECT tunnel that the connection is, if it is one.
+//
+// net/http does not say when it refuses a request head by itself, so httpConn
+// tells it from what is read and written while no handler has the connection.
 type httpConn struct {
 	*net.TCPConn
 	c        *conn
@@ -77,7 +82,9 @@ type httpConn struct {
 	body     bool        // the request at hand has one
 	readBy   time.Time   // caps every read deadline that net/http sets; zero does not
 	hijacked bool        // no longer net/http's
+	handled  atomic.Bool // a handler has seen the request at hand, and its answer is not complete
 	awaiting atomic.Bool // a request has begun and no handler has seen it yet
+	reply    string      // what net/http answered to that by itself
 }
 
 // pin is the one destination of the plain HTTP inside a CONNECT tunnel.
@@ -95,7 +102,20 @@ func (h *httpConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return h.TCPConn.Read(p)
+	n, err := h.TCPConn.Read(p)
+	if n > 0 && !h.handled.Load() {
+		h.awaiting.Store(true)
+	}
+	return n, err //nolint:wrapcheck // net/http compares it
+}
+
+// Write writes to the socket.
+func (h *httpConn) Write(p []byte) (int, error) {
+	if !h.handled.Load() {
+		h.awaiting.Store(true)
+		h.reply += string(p[:min(len(p), 255)])
+	}
+	return h.TCPConn.Write(p) //nolint:wrapcheck // net/http compares it
 }
 
 // SetReadDeadline is net/http's way to bound what it reads. It begins to count
@@ -197,20 +217,30 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateActive:
-		h.awaiting.Store(true)
+		h.awaiting.Store(!h.handled.Load())
+	case http.StateIdle:
+		h.handled.Store(false)
 	case http.StateClosed:
 		if h.awaiting.Load() {
-			a := f.s.newAttempt(h.c, policy.ViaHTTP, time.Now())
-			a.refuse(&refusal{
-				outcome: flow.Outcome(policy.ReasonNoName), denied: true,
-				err: errors.New("the HTTP request head is malformed, too large or too slow"),
-			})
+			f.unread(h)
 		}
 		h.c.release()
 	case http.StateHijacked:
 		h.hijacked = true
-	case http.StateNew, http.StateIdle:
+	case http.StateNew:
 	}
+}
+
+// unread records a request that no handler has seen: its head was malformed,
+// too large or too slow.
+func (f *front) unread(h *httpConn) {
+	a := f.s.newAttempt(h.c, policy.ViaHTTP, time.Now())
+	err := errors.New("the HTTP request head is incomplete")
+	if status, text, ok := strings.Cut(h.reply, "\r\n\r\n"); ok {
+		err = fmt.Errorf("the HTTP request head is not acceptable: %s", text)
+		_, _ = fmt.Sscanf(status, "HTTP/1.1 %d", &a.rec.HTTP.Status) // 0 if it is no status line
+	}
+	a.refuse(&refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err})
 }
 
 // ServeHTTP decides about one request and carries it.
@@ -222,6 +252,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.rescue()
 	h.awaiting.Store(false)
+	h.handled.Store(true)
 	defer h.end()
 	h.begin()
 	start := time.Now()

@@ -197,8 +197,7 @@ func (ex *exchange) trace() *httptrace.ClientTrace {
 			}
 		},
 		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			ex.writer.interim(code, http.Header(header))
-			return nil
+			return ex.writer.interim(code, http.Header(header))
 		},
 	}
 }
@@ -264,7 +263,7 @@ func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if ex.failed = ex.check(resp); ex.failed != nil {
-		resp.Body.Close() //nolint:errcheck // the answer is refused either way
+		resp.Body.Close()
 		return nil, ex.failed
 	}
 	a.rec.HTTP.Status = resp.StatusCode

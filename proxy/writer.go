@@ -19,9 +19,14 @@ type exchangeWriter struct {
 	interims bool // the client understands interim responses (HTTP/1.1)
 	expects  bool // the client waits for 100 (Continue) before it sends its body
 
-	mu      sync.Mutex // guards settled, and the writer until then
+	mu      sync.Mutex // guards the rest, and the writer until it is settled
 	settled bool       // the final response, or none, has come
+	hints   int        // interim responses so far
 }
+
+// maxInterim bounds the interim responses to one request. With someone to
+// relay them to, the transport itself takes any number.
+const maxInterim = 100
 
 // WriteHeader sends the response's head: at once where the body's length is
 // unknown, as its first piece may be long in coming.
@@ -74,11 +79,14 @@ func (w *exchangeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // interim relays a 1xx response (RFC 9110, section 15.2) with its fields. 100
 // is not relayed: it makes the transport read the body, and that sends one.
-func (w *exchangeWriter) interim(code int, fields http.Header) {
+func (w *exchangeWriter) interim(code int, fields http.Header) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.hints++; w.hints > maxInterim {
+		return fmt.Errorf("the origin sends more than %d interim responses", maxInterim)
+	}
 	if w.settled || !w.interims || code == http.StatusContinue {
-		return
+		return nil
 	}
 	h := w.Header()
 	stripHopByHop(fields, false)
@@ -86,6 +94,7 @@ func (w *exchangeWriter) interim(code int, fields http.Header) {
 	maps.Copy(h, fields)
 	w.ResponseWriter.WriteHeader(code)
 	clear(h)
+	return nil
 }
 
 // proceed asks the client for its body, if it waits to be asked. net/http
