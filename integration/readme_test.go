@@ -67,7 +67,7 @@ func TestReadmeVocabulary(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := readme(t)
-	words := append(schema.Defs["reason"].Enum, schema.Defs["outcome"].Enum...)
+	words := slices.Concat(schema.Defs["reason"].Enum, schema.Defs["outcome"].Enum)
 	if len(words) < 30 {
 		t.Fatalf("the schema has %d words in %v", len(words), slices.Collect(maps.Keys(schema.Defs)))
 	}

@@ -377,7 +377,8 @@ func (s *soak) settled(before map[string]float64) map[string]float64 {
 }
 
 func (s *soak) metrics() map[string]float64 {
-	resp, err := http.Get("http://" + s.rig.admin + "/metrics")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp, err := client.Get("http://" + s.rig.admin + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
 	}
