@@ -463,12 +463,17 @@ func (r *rig) metric(sample string) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	family, _, _ := strings.Cut(sample, "{")
+	var like []string
 	for l := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(l, sample+" "); ok {
 			return strings.TrimSpace(value)
 		}
+		if strings.HasPrefix(l, family) {
+			like = append(like, l)
+		}
 	}
-	r.t.Fatalf("no sample %s in /metrics:\n%s", sample, text)
+	r.t.Fatalf("no sample %s in the %d bytes of /metrics; of its family: %q", sample, len(text), like)
 	return ""
 }
 
