@@ -87,7 +87,7 @@ func TestChromium(t *testing.T) {
 // browse opens a page and leaves the browser to the test's end.
 func browse(t *testing.T, chromium string, w *world, args ...string) {
 	t.Helper()
-	profile, err := os.MkdirTemp("", "chromium-")
+	profile, err := os.MkdirTemp("", "chromium-") //nolint:usetesting // t.TempDir fails where a dying browser still writes
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -216,4 +220,47 @@ func TestJava(t *testing.T) {
 		}
 	}
 	denied.unreached(t)
+}
+
+// TestServerSentEvents: each event arrives when it is sent, in a tunnel and
+// over plain HTTP; the origin sends the next one only when told to.
+func TestServerSentEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	next := make(chan struct{})
+	w.origin("allowed.example.test", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "text/event-stream")
+		for i := range 3 {
+			fmt.Fprintf(rw, "data: %d\n\n", i)
+			if err := http.NewResponseController(rw).Flush(); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				t.Error("the client left")
+				return
+			}
+		}
+	}))
+	r := w.serve(twoNames)
+	for _, target := range []string{"https://allowed.example.test/", "http://allowed.example.test/"} {
+		resp, err := r.client(w).Get(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := bufio.NewReader(resp.Body)
+		for i := range 3 {
+			line, err := events.ReadString('\n')
+			if want := fmt.Sprintf("data: %d\n", i); err != nil || line != want {
+				t.Errorf("%s: %q %v, want %q", target, line, err, want)
+			}
+			_, _ = events.ReadString('\n')
+			next <- struct{}{}
+		}
+		if rest, err := io.ReadAll(events); err != nil || len(rest) > 0 {
+			t.Errorf("%s: at the end %q, %v", target, rest, err)
+		}
+		resp.Body.Close()
+	}
 }

@@ -149,7 +149,9 @@ func (w *world) serve(rules string, opts ...func(*rigConfig)) *rig {
 	}
 	args := append(slices.Clone(cfg.under), path, "serve", "--config", configFile)
 	r.cmd = exec.Command(args[0], args[1:]...)
-	r.cmd.Env = append(bareEnv(w.dir), cfg.env...)
+	// The race detector would wait a second at the end of each process.
+	r.cmd.Env = append(bareEnv(w.dir), "GORACE=atexit_sleep_ms=0")
+	r.cmd.Env = append(r.cmd.Env, cfg.env...)
 	r.start(cfg.stdout)
 	w.t.Cleanup(r.end)
 	r.addr = r.awaitLog(`"message":"listening"`)["listener"].(string)

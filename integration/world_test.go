@@ -134,7 +134,7 @@ func (w *world) name(name string, addresses ...string) {
 	w.hosts = append(w.hosts, map[string]any{"name": name, "addresses": addresses})
 }
 
-var lastLoopback atomic.Uint32 //nolint:gochecknoglobals // addresses are the process's, as are ports
+var lastLoopback atomic.Uint32 // addresses are the process's, as ports are
 
 // loopback returns an IPv4 loopback address that no other test, and no other
 // run on this machine, uses: every origin can then have the ports 80 and 443.
