@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -14,7 +15,7 @@ const (
 )
 
 // sweep cuts the flights on which nothing moved for Timeouts.Idle. It asks
-// the kernel when bytes last came in (tcp(7), TCP_INFO), so that no timer, no
+// the kernel when bytes last moved (tcp(7), TCP_INFO), so that no timer, no
 // deadline and no wrapper sits on the data path.
 func (s *Server) sweep(ctx context.Context) {
 	idle := s.cfg.Timeouts.Idle
@@ -34,24 +35,21 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-// quiet returns how long nothing has moved on the flight. A socket that can
-// not be asked is closed already, which is not quiet: its owner is at work.
+// quiet returns how long nothing has moved on the flight, in or out: a client
+// that reads slowly is sent something long after its origin has sent the last.
+// A socket that cannot be asked is closed already, which is not quiet: its
+// owner is at work.
 func (f *flight) quiet() time.Duration {
-	quiet := f.since
-	now := time.Now()
-	least := now.Sub(quiet)
-	client, ok := readTCPInfo(f.client)
-	if !ok {
-		return 0
+	least := time.Since(f.since)
+	for _, tcp := range []*net.TCPConn{f.client, f.origin.Load()} {
+		if tcp == nil {
+			continue
+		}
+		info, ok := readTCPInfo(tcp)
+		if !ok {
+			return 0
+		}
+		least = min(least, info.lastReceived, info.lastSent)
 	}
-	least = min(least, client.lastReceived)
-	origin := f.origin.Load()
-	if origin == nil {
-		return min(least, client.lastSent)
-	}
-	info, ok := readTCPInfo(origin)
-	if !ok {
-		return 0
-	}
-	return min(least, info.lastReceived)
+	return least
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -206,7 +207,8 @@ func TestTunnelIdle(t *testing.T) {
 	busy := r.send(fmt.Sprintf("CONNECT origin.test:%d HTTP/1.1\r\n\r\n", port))
 	readHead(t, busy)
 	stop := make(chan struct{})
-	go func() {
+	var writer sync.WaitGroup
+	writer.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -220,7 +222,7 @@ func TestTunnelIdle(t *testing.T) {
 				}
 			}
 		}
-	}()
+	})
 	if n, err := quiet.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the quiet tunnel read %d, %v", n, err)
 	}
@@ -229,6 +231,7 @@ func TestTunnelIdle(t *testing.T) {
 		t.Errorf("record: outcome %s, ended by %q", rec.Outcome, rec.EndedBy)
 	}
 	close(stop)
+	writer.Wait()
 	if all, _ := r.events.list(); len(all) != 3 {
 		t.Errorf("%d events, want two opened and one closed%s", len(all), r.events.text())
 	}
