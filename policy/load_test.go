@@ -196,14 +196,15 @@ func TestPresetsEverywhere(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			document := "version: 1\nrules:\n  - name: p\n    preset: " + name
+			var document strings.Builder
+			document.WriteString("version: 1\nrules:\n  - name: p\n    preset: " + name)
 			for extra := range f.Extras {
-				document += "+" + extra
+				document.WriteString("+" + extra)
 			}
 			if len(f.With) > 0 {
-				document += "\n    with: {region: " + region + ", account: \"111122223333\"}"
+				document.WriteString("\n    with: {region: " + region + ", account: \"111122223333\"}")
 			}
-			p := mustLoad(t, document+"\n")
+			p := mustLoad(t, document.String()+"\n")
 			if w := p.Warnings(time.Time{}); len(w) > 0 {
 				t.Errorf("%s in %s: %v", name, region, w)
 			}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -204,7 +205,7 @@ func TestWebSocketIdle(t *testing.T) {
 	r := webRig(t, port, func(c *Config) { c.Timeouts.Idle = 300 * time.Millisecond })
 	c := upgradeTo(r, port, "")
 	readHead(t, c)
-	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v", n, err)
 	}
 	if rec := r.events.ended(t, "web.test"); rec.EndedBy != flow.EndedByIdle || rec.Outcome != flow.OutcomeConnectionReadTimeout {
