@@ -122,7 +122,9 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 		if port, err = strconv.ParseUint(digits, 10, 16); err != nil || port == 0 || digits[0] == '0' {
 			return bad("the port of %.255q is not 1 to 65535", authority)
 		}
-		name = authority[:i]
+		if name = authority[:i]; strings.Contains(name, ":") && name[0] != '[' {
+			return bad("%.255q: an IPv6 address needs brackets", authority) // else its end may be a port, or not
+		}
 	}
 	host, err := policy.ParseHost(name)
 	if err != nil {
