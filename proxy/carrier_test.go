@@ -76,11 +76,13 @@ func TestCarrierOutsideTheGate(t *testing.T) {
 func TestCarrierHoldsNoWayOut(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:9")
 	t.Setenv("https_proxy", "http://127.0.0.1:9")
+	port, _ := counted(t)
+	there := fmt.Sprintf("127.0.0.1:%d", port)
 	p := newCarrier()
 	if p.ConnectDial != nil {
 		t.Error("ConnectDial is set: it comes from HTTPS_PROXY")
 	}
-	if c, err := p.ConnectDialWithReq(httptest.NewRequestWithContext(t.Context(), http.MethodConnect, "/", http.NoBody), "tcp", "127.0.0.1:9"); err == nil {
+	if c, err := p.ConnectDialWithReq(httptest.NewRequestWithContext(t.Context(), http.MethodConnect, "/", http.NoBody), "tcp", there); err == nil {
 		c.Close()
 		t.Error("ConnectDialWithReq dials")
 	}
@@ -90,19 +92,19 @@ func TestCarrierHoldsNoWayOut(t *testing.T) {
 	if p.Tr.TLSClientConfig != nil {
 		t.Error("the transport has goproxy's TLS configuration, which verifies nothing")
 	}
-	if c, err := p.Tr.DialContext(t.Context(), "tcp", "127.0.0.1:9"); err == nil || !strings.Contains(err.Error(), "gate") {
+	if c, err := p.Tr.DialContext(t.Context(), "tcp", there); err == nil || !strings.Contains(err.Error(), "gate") {
 		t.Errorf("the transport dials: %v, %v", c, err)
 	}
 	if !p.KeepAcceptEncoding {
 		t.Error("it rewrites Accept-Encoding")
 	}
 	tr := newPool(refuseDial).newTransport()
-	if c, err := tr.DialTLSContext(t.Context(), "tcp", "127.0.0.1:9"); err == nil {
+	if c, err := tr.DialTLSContext(t.Context(), "tcp", there); err == nil {
 		c.Close()
 		t.Error("the pool's transport dials TLS")
 	}
 	r := webRig(t, 80)
-	if c, err := r.front.pool.newTransport().DialContext(t.Context(), "tcp", "127.0.0.1:9"); err == nil || !strings.Contains(err.Error(), "gate") {
+	if c, err := r.front.pool.newTransport().DialContext(t.Context(), "tcp", there); err == nil || !strings.Contains(err.Error(), "gate") {
 		t.Errorf("the pool's transport dials without an exchange: %v, %v", c, err)
 	}
 }

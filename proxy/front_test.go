@@ -131,6 +131,21 @@ func TestFrontReadDeadline(t *testing.T) {
 	}
 }
 
+// TestFrontCountsFromAccept: sniffing has used up some of the time for the
+// first head, and net/http must not begin to count anew.
+func TestFrontCountsFromAccept(t *testing.T) {
+	s, err := New(Config{Listeners: []ListenerConfig{{}}}, Deps{Decider: policy.NewLive(), Resolver: newNames(), Recorder: newEvents(), NewID: flow.NewID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := time.Now().Add(-time.Second)
+	go s.front.take(&conn{s: s, accepted: accepted}, []byte("GET"))
+	h := (<-s.front.conns).(*httpConn)
+	if want := accepted.Add(s.cfg.Timeouts.Hello); !h.readBy.Equal(want) {
+		t.Errorf("reading ends %v, want %v", h.readBy, want)
+	}
+}
+
 // TestFrontVanishingClients has clients leave at every point of an exchange.
 // Whose fault it was is recorded, and nothing is left behind.
 func TestFrontVanishingClients(t *testing.T) {
@@ -269,7 +284,7 @@ func TestFrontCutByPolicy(t *testing.T) {
 // ended must not cut what its connections carry next.
 func TestFrontLandedFlightsAreNotCut(t *testing.T) {
 	l := newLive()
-	f := l.take(policy.Query{}, nil, nil)
+	f := l.take(policy.Query{}, policy.Enforce, nil, nil)
 	l.land(f)
 	if f.cut(flow.EndedByIdle) || f.endedBy() != "" {
 		t.Error("it was cut after it had ended")

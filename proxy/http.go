@@ -150,7 +150,10 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 		r.Trailer = http.Header{} // else the transport sends none that were not announced
 	}
 	out := r.WithContext(ctx)
-	out.Close = false // the client's connection, not the origin's
+	// Close is about the client's connection, and the origin's is another. But
+	// to keep that one, the transport would ask for a body that the origin has
+	// refused already.
+	out.Close = ex.writer.expects
 	u := *r.URL
 	u.Scheme, u.Host = "http", net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
 	if asksServer(r) {

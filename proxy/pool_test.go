@@ -181,6 +181,39 @@ func TestPoolForgetsWhatIsUnderWay(t *testing.T) {
 	<-ended
 }
 
+// TestPoolForgetsWhatBeginsLate is the other order: a transport that was taken
+// before the change is first used after it, and by that learns to keep
+// connections again.
+func TestPoolForgetsWhatBeginsLate(t *testing.T) {
+	port, ty := newTally(t)
+	p := newPool((&net.Dialer{}).DialContext)
+	d := policy.Decision{Rule: &policy.Rule{}}
+	ask := func(tr *http.Transport) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	current := p.transport(d)
+	ask(current)
+	p.done(d, current)
+	if _, open := ty.count(); open != 1 {
+		t.Error("a transport that is in use lost its connection")
+	}
+	p.reset()
+	waitFor(t, func() bool { _, open := ty.count(); return open == 0 })
+	ask(current)
+	p.done(d, current)
+	waitFor(t, func() bool { _, open := ty.count(); return open == 0 })
+}
+
 // TestPoolRetries has the origin close kept connections: what may be asked
 // twice is, on another.
 func TestPoolRetries(t *testing.T) {
