@@ -223,13 +223,14 @@ func TestJava(t *testing.T) {
 }
 
 // TestServerSentEvents: each event arrives when it is sent, in a tunnel and
-// over plain HTTP; the origin sends the next one only when told to.
+// over plain HTTP; the origin sends the next one only when told to. Streams of
+// other types are no different.
 func TestServerSentEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	next := make(chan struct{})
 	w.origin("allowed.example.test", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		rw.Header().Set("Content-Type", "text/event-stream")
+		rw.Header().Set("Content-Type", r.URL.Query().Get("type"))
 		for i := range 3 {
 			fmt.Fprintf(rw, "data: %d\n\n", i)
 			if err := http.NewResponseController(rw).Flush(); err != nil {
@@ -244,7 +245,11 @@ func TestServerSentEvents(t *testing.T) {
 		}
 	}))
 	r := w.serve(twoNames)
-	for _, target := range []string{"https://allowed.example.test/", "http://allowed.example.test/"} {
+	for _, target := range []string{
+		"https://allowed.example.test/?type=text/event-stream",
+		"http://allowed.example.test/?type=text/event-stream",
+		"http://allowed.example.test/?type=application/x-ndjson",
+	} {
 		resp, err := r.client(w).Get(target)
 		if err != nil {
 			t.Fatal(err)
