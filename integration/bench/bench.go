@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// bench is a run.
+type bench struct {
+	o        *options
+	files    int // descriptors that a process may have
+	self     string
+	talk     io.Writer
+	subjects []*subject
+	versions map[string]string
+	measures []measure
+	sessions int
+}
+
+// measureAll measures, and writes what came of it. It is in the namespace, or
+// on loopback addresses.
+func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	b := &bench{o: &o, talk: stderr, versions: make(map[string]string)}
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.files, err = limitFiles(); err != nil {
+		return fmt.Errorf("limiting descriptors: %w", err)
+	}
+	b.choosePorts(ctx)
+	b.chooseSubjects(ctx)
+	origin, err := b.startOrigin(ctx)
+	if err != nil {
+		return err
+	}
+	defer origin.stop(time.Second)
+	for repeat := range o.Repeat {
+		for _, r := range b.round() {
+			if err := b.take(ctx, repeat, r); err != nil {
+				return err
+			}
+		}
+	}
+	return b.write(ctx, stdout)
+}
+
+// choosePorts takes the ports that SNI needs, or others where they may not be
+// bound: then SNI is left out, for its connections go to 443.
+func (b *bench) choosePorts(ctx context.Context) {
+	b.o.TLSPort, b.o.HTTPPort = 443, 80
+	for _, port := range []int{443, 80} {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(originAddr, strconv.Itoa(port)))
+		if err != nil {
+			fmt.Fprintf(b.talk, "no SNI: port %d of the origin cannot be had: %v\n", port, err)
+			b.o.TLSPort, b.o.HTTPPort = 28443, 28080
+			return
+		}
+		ln.Close()
+	}
+}
+
+// chooseSubjects leaves out what is not here, and says so.
+func (b *bench) chooseSubjects(ctx context.Context) {
+	for _, s := range subjects(b.o) {
+		// Whatever is asked for, the base is measured with it.
+		if !wants(b.o.Subjects, s.name) && s.name != base {
+			continue
+		}
+		if why := s.missing(b.o); why != "" {
+			fmt.Fprintf(b.talk, "without %s: %s\n", s.name, why)
+			continue
+		}
+		b.subjects = append(b.subjects, s)
+		b.versions[s.name] = versionOf(ctx, s)
+	}
+}
+
+func (b *bench) startOrigin(ctx context.Context) (*child, error) {
+	addrs := []netip.AddrPort{b.o.originTLS(), b.o.originHTTP()}
+	config, err := json.Marshal(addrs)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(b.o.Dir, "origin")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	c, err := command{argv: []string{b.self, roleOrigin, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		if err := c.awaitPort(ctx, a); err != nil {
+			c.stop(0)
+			return nil, fmt.Errorf("the origin: %w: %s", err, lastWords(filepath.Join(dir, "stderr")))
+		}
+	}
+	return c, nil
+}
+
+// stint is what one start of a subject is measured with.
+type stint struct {
+	way     way
+	loads   []stintLoad
+	subject *subject
+}
+
+type stintLoad struct {
+	scenario string
+	load     load
+}
+
+// round lists the stints of a repeat. Subjects take turns within a load's
+// scenario, so that whatever drifts, drifts for all. Idle tunnels begin with a
+// fresh process each, for memory is given back late. A quick run starts each
+// subject once for each way.
+func (b *bench) round() []stint {
+	var all []stint
+	for _, sc := range scenarios(b.o.Quick) {
+		if !wants(b.o.Scenarios, sc.name) {
+			continue
+		}
+		var groups [][]stintLoad
+		for i, l := range sc.loads {
+			if i == 0 || sc.name == "idle" {
+				groups = append(groups, nil)
+			}
+			groups[len(groups)-1] = append(groups[len(groups)-1], stintLoad{sc.name, l})
+		}
+		for _, w := range sc.ways {
+			if w == waySNI && b.o.TLSPort != 443 {
+				continue
+			}
+			for _, loads := range groups {
+				for _, s := range b.subjects {
+					if s.does(sc.name) && slices.Contains(s.ways, w) {
+						all = append(all, stint{w, loads, s})
+					}
+				}
+			}
+		}
+	}
+	if b.o.Quick {
+		return merge(all)
+	}
+	return all
+}
+
+// merge joins the stints of a subject and a way.
+func merge(all []stint) []stint {
+	var out []stint
+	for _, s := range all {
+		i := slices.IndexFunc(out, func(o stint) bool { return o.way == s.way && o.subject == s.subject })
+		if i < 0 {
+			out = append(out, stint{s.way, slices.Clone(s.loads), s.subject})
+			continue
+		}
+		out[i].loads = append(out[i].loads, s.loads...)
+	}
+	return out
+}
+
+// take measures a stint. What goes wrong with a subject is its result; only
+// the end of the run is an error.
+func (b *bench) take(ctx context.Context, repeat int, st stint) error {
+	s, err := b.start(ctx, st)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for _, l := range st.loads {
+			b.note(measure{Repeat: repeat, Scenario: l.scenario, Way: st.way, Load: l.load.name, Subject: st.subject.name, Failure: err.Error()})
+		}
+		return nil
+	}
+	defer s.stop()
+	for _, l := range st.loads {
+		m := s.measure(ctx, l.load)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		m.Repeat, m.Scenario, m.Way, m.Load, m.Subject = repeat, l.scenario, st.way, l.load.name, st.subject.name
+		m.StartMillis, m.Filters = s.startMillis, s.filters
+		b.note(m)
+	}
+	if !st.subject.silent && !s.logged() {
+		fmt.Fprintf(b.talk, "warning: %s has logged nothing\n", st.subject.name)
+	}
+	return nil
+}
+
+// note keeps a measure and shows it.
+func (b *bench) note(m measure) {
+	b.measures = append(b.measures, m)
+	fmt.Fprintf(b.talk, "%d/%d %-8s %-8s %-10s %-16s %s\n", m.Repeat+1, b.o.Repeat, m.Scenario, m.Way, m.Load, m.Subject, m.brief(loadOf(m.Load)))
+}
+
+// write writes the results: to stdout and, complete, to files.
+func (b *bench) write(ctx context.Context, stdout io.Writer) error {
+	res := results{Machine: describeMachine(ctx), Options: *b.o, Versions: b.versions, Measures: b.measures}
+	if err := os.MkdirAll(b.o.Out, 0o755); err != nil {
+		return err
+	}
+	js, err := json.MarshalIndent(res, "", "  ")
+	if err != nil {
+		return err
+	}
+	table := res.markdown()
+	err = errors.Join(
+		os.WriteFile(filepath.Join(b.o.Out, "results.json"), js, 0o644),
+		os.WriteFile(filepath.Join(b.o.Out, "results.md"), []byte(table), 0o644),
+		os.WriteFile(filepath.Join(b.o.Out, "results.svg"), []byte(res.svg()), 0o644),
+	)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%s\nwritten: results.json, results.md, results.svg in %s\n", table, b.o.Out)
+	return res.verdict()
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// sallyports are the product as it comes; the same with what its peers do and
+// no more ("lean": no look into the tunnel, one record for each); with other
+// numbers of rules; and the binaries that it is to be compared with.
+func sallyports(o *options) []*subject {
+	ways := []way{wayConnect, waySNI, wayHTTP}
+	make := func(name, program string, launch func(*site) launch) *subject {
+		return &subject{name: name, ways: ways, program: absolute(program), version: []string{"version"}, launch: launch}
+	}
+	lean := make(base+"-lean", o.Sallyport, func(s *site) launch { return sallyport(s, "tcp", "close") })
+	lean.ways = ways[:1]
+	all := []*subject{make(base, o.Sallyport, asShipped), lean}
+	for _, rules := range []int{10, 1000, 100000} {
+		if o.Quick && rules > 1000 {
+			continue
+		}
+		s := make(base+"-"+strconv.Itoa(rules), o.Sallyport, func(s *site) launch {
+			s.rules = rules
+			return asShipped(s)
+		})
+		s.only = []string{"rules"}
+		all = append(all, s)
+	}
+	for i, path := range o.Against {
+		all = append(all, make(fmt.Sprintf("%s-%d-%s", base, i+2, filepath.Base(path)), path, asShipped))
+	}
+	return all
+}
+
+// absolute tells an absolute path from a program's name where a binary is yet
+// to be built.
+func absolute(path string) string {
+	if path == "" {
+		return "/" + base
+	}
+	return path
+}
+
+func asShipped(s *site) launch { return sallyport(s, "tls", "both") }
+
+// sallyport writes a policy of a rule for each name; every fifth is a
+// wildcard.
+func sallyport(s *site, protocol, flows string) launch {
+	var b strings.Builder
+	b.WriteString("version: 1\nrules:\n")
+	fmt.Fprintf(&b, "  - {name: plain, hosts: [%s], ports: [%d], protocol: http, resolves_to: [127.0.0.0/8]}\n", originName, s.o.HTTPPort)
+	for i, name := range s.allowed() {
+		switch {
+		case name == originName:
+			fmt.Fprintf(&b, "  - {name: origin, hosts: [%s], ports: [%d], protocol: %s, resolves_to: [127.0.0.0/8]}\n", name, s.o.TLSPort, protocol)
+		case i%5 == 0:
+			fmt.Fprintf(&b, "  - {name: r%d, hosts: [\"*.%s\"]}\n", i, name)
+		default:
+			fmt.Fprintf(&b, "  - {name: r%d, hosts: [%s]}\n", i, name)
+		}
+	}
+	config, err := json.Marshal(map[string]any{
+		"listeners": []any{map[string]any{"address": s.listen.String()}},
+		"admin":     map[string]any{"address": "127.0.0.1:0"},
+		"policy":    []string{"file:" + s.file("policy.yaml", b.String())},
+		"resolver":  map[string]any{"hosts": []any{map[string]any{"name": originName, "addresses": []string{originAddr}}}},
+		"logging":   map[string]any{"flows": flows},
+	})
+	if err != nil {
+		s.err = err
+	}
+	return launch{argv: []string{s.program, "serve", "--config", s.file("sallyport.json", string(config))}, env: goEnv(s)}
+}
+
+// goEnv holds Go's runtime to the number of workers.
+func goEnv(s *site) []string { return []string{"GOMAXPROCS=" + strconv.Itoa(s.workers)} }
