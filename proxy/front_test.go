@@ -146,6 +146,20 @@ func TestFrontCountsFromAccept(t *testing.T) {
 	}
 }
 
+// TestFrontTimesAreTheConnections: a dial that was begun for an exchange says
+// nothing about one that ran on another connection after all.
+func TestFrontTimesAreTheConnections(t *testing.T) {
+	r := webRig(t, 80)
+	for _, reused := range []bool{true, false} {
+		ex := &exchange{attempt: &attempt{}, http: &httpConn{TCPConn: r.dial()}, reused: reused}
+		ex.dialled.Store(&flow.Times{Dial: 1, Resolve: 2})
+		ex.measure()
+		if got := ex.attempt.rec.Times.Dial > 0; got == reused {
+			t.Errorf("reused=%t: %+v", reused, ex.attempt.rec.Times)
+		}
+	}
+}
+
 // TestFrontVanishingClients has clients leave at every point of an exchange.
 // Whose fault it was is recorded, and nothing is left behind.
 func TestFrontVanishingClients(t *testing.T) {
@@ -284,7 +298,7 @@ func TestFrontCutByPolicy(t *testing.T) {
 // ended must not cut what its connections carry next.
 func TestFrontLandedFlightsAreNotCut(t *testing.T) {
 	l := newLive()
-	f := l.take(policy.Query{}, policy.Enforce, nil, nil)
+	f := &flight{}
 	l.land(f)
 	if f.cut(flow.EndedByIdle) || f.endedBy() != "" {
 		t.Error("it was cut after it had ended")
