@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,9 +160,9 @@ type headRig struct {
 	allowed  map[string]int // decisions, by host and port
 	ended    []flow.Record  // in order
 	lives    map[string]flow.Kind
-	got      []*arrival // in order
-	dialling atomic.Int64
-	open     atomic.Int64 // origin connections
+	got      []*arrival      // in order
+	open     map[string]bool // connections to origins, by the proxy's end, until the origin has seen the end
+	dialling int
 }
 
 // headOrigin is one origin: requests for another must not get there.
@@ -197,7 +196,7 @@ func newHeadRig(f *testing.F) *headRig {
 	}
 	live := policy.NewLive()
 	live.Swap(p)
-	r := &headRig{origins: map[netip.AddrPort]*headOrigin{}, allowed: map[string]int{}, lives: map[string]flow.Kind{}}
+	r := &headRig{origins: map[netip.AddrPort]*headOrigin{}, allowed: map[string]int{}, lives: map[string]flow.Kind{}, open: map[string]bool{}}
 	names := newNames()
 	for _, o := range []struct {
 		host string
@@ -240,8 +239,14 @@ func newHeadRig(f *testing.F) *headRig {
 
 // connect dials the origin that stands for addr.
 func (r *headRig) connect(ctx context.Context, addr netip.AddrPort, vet vetFunc) (*net.TCPConn, error) {
-	r.dialling.Add(1)
-	defer r.dialling.Add(-1)
+	r.mu.Lock()
+	r.dialling++
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.dialling--
+		r.mu.Unlock()
+	}()
 	if err := vet(addr); err != nil {
 		return nil, err
 	}
@@ -255,6 +260,9 @@ func (r *headRig) connect(ctx context.Context, addr netip.AddrPort, vet vetFunc)
 	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	r.open[c.LocalAddr().String()] = true
+	r.mu.Unlock()
 	return c.(*net.TCPConn), nil
 }
 
@@ -274,12 +282,13 @@ func (r *headRig) serve(f *testing.F, addr netip.AddrPort, o *headOrigin) {
 			if err != nil {
 				return
 			}
-			r.open.Add(1)
 			wg.Go(func() {
-				defer r.open.Add(-1)
 				defer c.Close()
 				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				r.listen(o, c)
+				r.mu.Lock()
+				delete(r.open, c.RemoteAddr().String())
+				r.mu.Unlock()
 			})
 		}
 	})
@@ -422,10 +431,12 @@ func (r *headRig) carry(t *testing.T, wire string, vanish bool) {
 // settle waits until nothing is under way any more.
 func (r *headRig) settle(t *testing.T, sent bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for wait := 20 * time.Microsecond; !r.quiet(sent); wait = min(2*wait, 5*time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d decisions, %d records, %d connections to origins: it does not come to rest", len(r.asked), len(r.ended), r.open.Load())
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("%d decisions, %d records, %d connections to origins: it does not come to rest", len(r.asked), len(r.ended), len(r.open))
 		}
 		<-time.After(wait)
 	}
@@ -440,7 +451,7 @@ func (r *headRig) quiet(sent bool) bool {
 	p.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.dialling.Load() == 0 && r.open.Load() == 0 && (!sent || len(r.ended) > 0) && len(r.decided()) >= len(r.asked)-r.let &&
+	return r.dialling == 0 && len(r.open) == 0 && (!sent || len(r.ended) > 0) && len(r.decided()) >= len(r.asked)-r.let &&
 		!slices.ContainsFunc(r.ended, func(rec flow.Record) bool { return r.lives[rec.ID] == flow.Opened })
 }
 
@@ -521,6 +532,15 @@ func (r *headRig) check(t *testing.T, wire string) {
 			}
 			tunnel = key
 		}
+	}
+	tunnels := 0
+	for _, q := range r.asked {
+		if q.Via == policy.ViaConnect && q.Protocol == policy.ProtocolUnknown {
+			tunnels++
+		}
+	}
+	if tunnels > 1 {
+		fail("%d CONNECTs are decided on one connection", tunnels)
 	}
 	for i, a := range r.got {
 		key := fmt.Sprint(a.origin.host, " ", a.origin.port)
@@ -612,6 +632,9 @@ func (r *headRig) compare(fail func(string, ...any), wire string) {
 		if host, port := sent.destination(); rec.HTTP.Method != sent.method || rec.PolicyVersion != "" && (rec.Host != host || int(rec.Port) != port) {
 			fail("record %d is of %s %s:%d; sent was %s for %s:%d", i, rec.HTTP.Method, rec.Host, rec.Port, sent.method, host, port)
 		}
+		if arrived != nil && arrived.opaque != nil && rec.Outcome == flow.OutcomeOK && string(arrived.opaque) != wire[sent.end:] {
+			fail("behind request %d comes %q", i, arrived.opaque)
+		}
 		if arrived != nil && arrived.strictRequest != nil {
 			for _, p := range differences(sent, arrived.strictRequest) {
 				fail("request %d: %s", i, p)
@@ -653,6 +676,14 @@ func differences(sent, arrived *strictRequest) []string {
 		// net/http's server adds what Pragma stands for (RFC 9111, section 5.4).
 		arrived.fields = slices.DeleteFunc(arrived.fields, func(f strictField) bool { return f == strictField{"cache-control", "no-cache"} })
 	}
+	// Its transport sends one User-Agent, and none that is empty (neither is one: RFC 9110, section 10.1.5).
+	agents := 0
+	sent.fields = slices.DeleteFunc(sent.fields, func(f strictField) bool {
+		if f.name == "user-agent" {
+			agents++
+		}
+		return f.name == "user-agent" && (agents > 1 || f.value == "")
+	})
 	ends := func(m *strictRequest, fields []strictField) []strictField {
 		return slices.SortedStableFunc(slices.Values(slices.DeleteFunc(slices.Clone(fields), func(f strictField) bool {
 			return m.lists("connection", f.name) || slices.Contains([]string{
@@ -726,6 +757,7 @@ func headSeeds() []string {
 		// CONNECT: refused, plain HTTP inside, anything inside, TLS that is none.
 		"CONNECT no.test:443 HTTP/1.1\r\nHost: no.test:443\r\n\r\n", "CONNECT a.test HTTP/1.1\r\n" + host + "\r\n", "CONNECT a.test:80/ HTTP/1.1\r\n" + host + "\r\n", "CONNECT http://a.test:80 HTTP/1.1\r\n" + host + "\r\n",
 		"CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\n" + get("/in") + get("http://x.b.test/out") + get("http://a.test/in"), "CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\nCONNECT x.b.test:80 HTTP/1.1\r\n" + host + "\r\n",
+		"CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\nCONNECT raw.test:22 HTTP/1.1\r\n" + host + "\r\n" + get("/in"),
 		"CONNECT raw.test:22 HTTP/1.1\r\n" + host + "\r\nSSH-2.0-x\r\n", "CONNECT raw.test:22 HTTP/1.1\r\n" + host + "\r\n" + get("/in"), "CONNECT a.test:80 HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc",
 		"CONNECT raw.test:22 HTTP/1.1\r\nHost: a.test:22\r\nProxy-Authorization: Basic eDp5\r\n\r\n", "CONNECT a.test:80 HTTP/1.1\r\n" + host + "\r\n\x16\x03\x01\x00\x05hello", "CONNECT a.test:80 HTTP/1.0\r\n\r\n" + get("/ws", "Connection: Upgrade", "Upgrade: websocket"),
 	}

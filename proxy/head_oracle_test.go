@@ -23,6 +23,7 @@ type strictRequest struct {
 	body                    []byte
 	complete                bool // false: the body is cut off, or broken
 	broken                  bool // the body can not be read strictly
+	end                     int  // readStrictAll: where the next request begins
 }
 
 // strictField is a header or trailer field; its name is in lower case.
@@ -324,12 +325,14 @@ func lowerASCII(s string) string {
 // that is cut off in its body is among them.
 func readStrictAll(wire string) ([]*strictRequest, error) {
 	var out []*strictRequest
-	br := bufio.NewReader(strings.NewReader(wire))
+	left := strings.NewReader(wire)
+	br := bufio.NewReader(left)
 	for {
 		m, err := readStrictHead(br)
 		if err == nil {
 			out = append(out, m)
 			err = m.readStrictBody(br)
+			m.end = len(wire) - left.Len() - br.Buffered()
 		}
 		if errors.Is(err, io.EOF) {
 			return out, nil
