@@ -277,6 +277,7 @@ func (c *compiler) cidrs(r *reader, text *ruleText, rule *Rule, id int32) {
 			}
 		}
 		c.policy.addresses.add(p.Prefix, id)
+		c.policy.closed = c.policy.closed || text.verdict == Deny
 		rule.match.prefixes = append(rule.match.prefixes, p.Prefix)
 		if text.verdict == Allow && ProhibitedRange(p.Prefix) {
 			rule.ResolvesTo = append(rule.ResolvesTo, p.Prefix)

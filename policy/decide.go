@@ -14,6 +14,7 @@ type Policy struct {
 	rules       []Rule
 	hosts       hostIndex
 	addresses   prefixTable
+	closed      bool // some deny rule lists addresses
 	buckets     nameIndex
 	accessPoint nameIndex
 	callers     prefixTable // prefix to sources
@@ -88,6 +89,9 @@ func (p *Policy) Decide(q Query) Decision {
 	}
 	s := p.begin(q)
 	d := Decision{S3: s.s3}
+	if p.closed {
+		d.asked = asked{p, s.source, s.port, s.protocol}
+	}
 	d.Source, d.Mode = p.standingOf(q)
 	s.run(q.Host)
 	switch {
@@ -127,12 +131,17 @@ func (p *Policy) begin(q Query) search {
 // run looks at every rule whose destination fits the host.
 func (s *search) run(h Host) {
 	s.policy.candidates(h, s.s3, s.consider)
-	// What a tunnel may carry is the governing rule's to say. A deny rule of
-	// another protocol then denies nothing that could pass.
 	carries := ProtocolTCP
 	if s.allow >= 0 {
 		carries = s.policy.rules[s.allow].Protocol
 	}
+	s.settle(carries)
+}
+
+// settle decides about the deny rules that fit one protocol only. What a
+// tunnel may carry is the governing rule's to say: a deny rule of another
+// protocol denies nothing that could pass.
+func (s *search) settle(carries Protocol) {
 	if carries != ProtocolHTTP {
 		s.deny = first(s.deny, s.denyTLS)
 	}

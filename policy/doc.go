@@ -58,7 +58,8 @@
 //
 // The policy judges names; where a name leads is judged when it is dialled, by
 // [Decision.CheckAddress]. An address in place of a name matches cidrs rules
-// alone, and listing a private range in one permits it.
+// alone, and listing a private range in one permits it. A range that a deny
+// rule lists is denied to names that lead there, too.
 //
 // # Beside the rules
 //

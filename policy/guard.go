@@ -7,6 +7,7 @@ import "net/netip"
 //	"", true                         it may
 //	ReasonAddressProhibited, true   only because of [Report] mode: mark it
 //	ReasonAddressProhibited, false  it may not
+//	ReasonDenyRule                  likewise: [Decision.DenyingRule] lists it
 //
 // Global addresses may be dialled. Addresses that are never permitted
 // ([NeverPermitted]) may not, whatever the rule or the mode says. Every other
@@ -23,14 +24,42 @@ func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
 	if d.Verdict != Allow || NeverPermitted(single(a)) {
 		return ReasonAddressProhibited, false
 	}
-	class := ClassifyAddress(a)
-	if class == AddressGlobal || d.listed(a) {
-		return "", true
-	}
-	if d.Mode == Report && class.local() {
+	reported := d.Mode == Report
+	switch class := ClassifyAddress(a); {
+	case class != AddressGlobal && !d.listed(a) && !(reported && class.local()):
+		return ReasonAddressProhibited, false
+	case d.DenyingRule(a) != nil:
+		return ReasonDenyRule, reported
+	case class != AddressGlobal && !d.listed(a):
 		return ReasonAddressProhibited, true
 	}
-	return ReasonAddressProhibited, false
+	return "", true
+}
+
+// asked is what a decision remembers of its query, when deny rules list
+// addresses. Its zero value asks nobody.
+type asked struct {
+	policy   *Policy
+	source   netip.Addr
+	port     uint16
+	protocol Protocol
+}
+
+// DenyingRule returns the deny rule that lists an address to which the
+// destination's name leads, nil when there is none. Deny beats allow here,
+// too: else a name of one's own would be the way round it.
+func (d Decision) DenyingRule(a netip.Addr) *Rule {
+	q := d.asked
+	if q.policy == nil {
+		return nil
+	}
+	s := search{policy: q.policy, source: q.source, port: q.port, protocol: q.protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1}
+	q.policy.addresses.find(a.Unmap(), s.consider)
+	s.settle(d.Protocol)
+	if s.deny < 0 {
+		return nil
+	}
+	return &q.policy.rules[s.deny]
 }
 
 // listed reports whether the rule's ResolvesTo permits a, which is not global.

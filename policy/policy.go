@@ -154,6 +154,8 @@ type Decision struct {
 	// S3 is what the S3 grammar read from the host; its Form is "" when the
 	// host is not S3's.
 	S3 S3Ref
+
+	asked asked // for [Decision.DenyingRule]
 }
 
 // WouldDeny reports whether the attempt passes only because of [Report] mode:

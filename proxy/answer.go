@@ -41,7 +41,7 @@ func answerFor(a *attempt, r *refusal) answer {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sallyport: %s %s\n", what, verb)
 	fmt.Fprintf(&b, "why: %s (%s)\n", meaningOf(r), r.outcome)
-	if rule := a.rec.Rule; rule != "" {
+	if rule := ruleOf(a, r); rule != "" {
 		fmt.Fprintf(&b, "rule: %s\n", rule)
 	}
 	fmt.Fprintf(&b, "what to do: %s\n", remedyFor(a, r))
@@ -62,10 +62,18 @@ func answerFor(a *attempt, r *refusal) answer {
 // names and IDs need no escaping: their alphabets exclude quotes.
 func details(a *attempt, r *refusal) string {
 	d := string(r.outcome)
-	if a.rec.Rule != "" {
-		d += " rule=" + a.rec.Rule
+	if rule := ruleOf(a, r); rule != "" {
+		d += " rule=" + rule
 	}
 	return d + " flow=" + a.rec.ID
+}
+
+// ruleOf names the rule that r is about, "" when there is none.
+func ruleOf(a *attempt, r *refusal) string {
+	if r.rule != nil {
+		return r.rule.Name
+	}
+	return a.rec.Rule
 }
 
 // statusOf maps an outcome to the status code and to the error type of RFC

@@ -50,8 +50,13 @@ func (a *attempt) aim(host policy.Host, port uint16, protocol policy.Protocol) {
 // report mode it may with a reason against it.
 func (a *attempt) decide() *refusal {
 	a.query.At = time.Now()
-	a.decision = a.s.deps.Decider.Decide(a.query)
-	a.rec.PolicyVersion = a.s.deps.Decider.Version()
+	for { // until no other policy has come into force meanwhile
+		a.rec.PolicyVersion = a.s.deps.Decider.Version()
+		a.decision = a.s.deps.Decider.Decide(a.query)
+		if a.s.deps.Decider.Version() == a.rec.PolicyVersion {
+			break
+		}
+	}
 	d := &a.decision
 	a.rec.Source, a.rec.S3 = d.Source, d.S3
 	a.rec.Mode, a.rec.Reason, a.rec.WouldDeny = d.Mode, d.Reason, d.WouldDeny()
@@ -88,6 +93,13 @@ func (a *attempt) mark(reason policy.Reason, err error) {
 	}
 }
 
+// charge names rule as the one that denies, unless it is nil.
+func (a *attempt) charge(rule *policy.Rule) {
+	if rule != nil {
+		a.rec.Rule, a.rec.Owner = rule.Name, rule.Owner
+	}
+}
+
 // open publishes, once, that the attempt is allowed.
 func (a *attempt) open() {
 	if a.opened || a.ended {
@@ -109,6 +121,7 @@ func (a *attempt) refuse(r *refusal) {
 		return
 	}
 	a.ended = true
+	a.charge(r.rule)
 	a.rec.Verdict, a.rec.WouldDeny = policy.Deny, false
 	if r.denied {
 		a.rec.Reason = policy.Reason(r.outcome)

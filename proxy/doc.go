@@ -37,8 +37,9 @@
 //
 // # What is bounded
 //
-// Before the decision: bytes (32 KiB of HTTP head, 64 KiB of ClientHello) and
-// time (Timeouts.Hello from accept). To the origin: Timeouts.Dial. After it:
+// Before the decision: bytes (32 KiB of HTTP head in 256 fields, 64 KiB of
+// ClientHello) and time (Timeouts.Hello from accept). To the origin:
+// Timeouts.Dial, and the client's patience. After it: response heads, and
 // silence (Timeouts.Idle), which the kernel is asked about, since anything
 // that wrapped the connections to watch them would cost splice(2).
 //

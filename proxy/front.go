@@ -85,6 +85,7 @@ type httpConn struct {
 	handled  atomic.Bool // a handler has seen the request at hand, and its answer is not complete
 	awaiting atomic.Bool // a request has begun and no handler has seen it yet
 	reply    string      // what net/http answered to that by itself
+	head     headGauge   // of the head at hand
 }
 
 // pin is the one destination of the plain HTTP inside a CONNECT tunnel.
@@ -100,11 +101,17 @@ func (h *httpConn) Read(p []byte) (int, error) {
 		if h.replay = h.replay[n:]; len(h.replay) == 0 {
 			h.replay = nil
 		}
+		if err := h.head.take(p[:n]); err != nil {
+			return 0, err
+		}
 		return n, nil
 	}
 	n, err := h.TCPConn.Read(p)
 	if n > 0 && !h.handled.Load() {
 		h.awaiting.Store(true)
+		if err := h.head.take(p[:n]); err != nil {
+			return 0, err // no byte with it: bufio forgets an error behind half a line
+		}
 	}
 	return n, err //nolint:wrapcheck // net/http compares it
 }
@@ -220,6 +227,7 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 		h.awaiting.Store(!h.handled.Load())
 	case http.StateIdle:
 		h.handled.Store(false)
+		h.head = headGauge{}
 	case http.StateClosed:
 		if h.awaiting.Load() {
 			f.unread(h)
@@ -236,8 +244,13 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 func (f *front) unread(h *httpConn) {
 	a := f.s.newAttempt(h.c, policy.ViaHTTP, time.Now())
 	err := errors.New("the HTTP request head is incomplete")
+	if h.head.full() {
+		err = errHeadFields
+	}
 	if status, text, ok := strings.Cut(h.reply, "\r\n\r\n"); ok {
-		err = fmt.Errorf("the HTTP request head is not acceptable: %s", text)
+		if !h.head.full() {
+			err = fmt.Errorf("the HTTP request head is not acceptable: %s", text)
+		}
 		_, _ = fmt.Sscanf(status, "HTTP/1.1 %d", &a.rec.HTTP.Status) // 0 if it is no status line
 	}
 	a.refuse(&refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err})

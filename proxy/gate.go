@@ -80,7 +80,8 @@ func (a *attempt) guard(addrs []netip.AddrPort) ([]netip.AddrPort, *refusal) {
 		return permitted, nil
 	}
 	if len(reported) > 0 {
-		a.mark(policy.ReasonAddressProhibited, fmt.Errorf("%s is %s", reported[0].Addr(), policy.ClassifyAddress(reported[0].Addr())))
+		reason, _ := a.decision.CheckAddress(reported[0].Addr())
+		a.markAddress(reason, reported[0].Addr())
 		return reported, nil
 	}
 	if last == nil {
@@ -105,6 +106,11 @@ func (a *attempt) vet(addr netip.AddrPort) error {
 // prohibited words a prohibited address. The client is told which only if it
 // wrote the address itself: where a name leads inside is not its business.
 func (a *attempt) prohibited(reason policy.Reason, addr netip.Addr) *refusal {
+	if rule := a.decision.DenyingRule(addr); reason == policy.ReasonDenyRule && rule != nil {
+		r := denial(reason, fmt.Errorf("%s is denied by the rule %s", addr, rule.Name))
+		r.rule = rule
+		return r
+	}
 	what := policy.AddressHint(addr)
 	if what == "" {
 		return denial(reason, fmt.Errorf("%s is %s", addr, policy.ClassifyAddress(addr)))
@@ -114,6 +120,15 @@ func (a *attempt) prohibited(reason policy.Reason, addr netip.Addr) *refusal {
 		r.hint = fmt.Sprintf("%s is %s, never reached through a proxy: add it to NO_PROXY (sallyport env prints the whole list)", addr, what)
 	}
 	return r
+}
+
+// markAddress notes that only report mode lets the attempt reach addr.
+func (a *attempt) markAddress(reason policy.Reason, addr netip.Addr) {
+	if !a.rec.WouldDeny {
+		r := a.prohibited(reason, addr)
+		a.charge(r.rule)
+		a.mark(reason, r.err)
+	}
 }
 
 func addrPortOf(addr net.Addr) netip.AddrPort {

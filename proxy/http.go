@@ -28,6 +28,7 @@ type exchange struct {
 	attempt   *attempt
 	flight    *flight
 	transport *http.Transport
+	ctx       context.Context //nolint:containedctx // the request's: it ends with the client or the exchange
 	writer    *exchangeWriter
 	body      *requestBody               // nil when the request has none
 	upgrade   bool                       // the client asks for WebSocket
@@ -54,8 +55,8 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 		f.deny(w, h, a, refused)
 		return
 	}
-	ex := &exchange{front: f, http: h, attempt: a, transport: f.pool.transport(a.decision), upgrade: upgrades(r)}
-	ex.flight = f.s.live.take(a.query, h.TCPConn, nil)
+	ex := &exchange{front: f, http: h, attempt: a, transport: f.pool.transport(a.decision), ctx: r.Context(), upgrade: upgrades(r)}
+	ex.flight = a.takeOff(h.TCPConn, nil)
 	ex.writer = &exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
 		expects: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
@@ -212,9 +213,10 @@ func (ex *exchange) runsOn(origin *net.TCPConn) {
 	a := ex.attempt
 	a.rec.Peer = addrPortOf(origin.RemoteAddr())
 	if reason, _ := a.decision.CheckAddress(a.rec.Peer.Addr()); reason != "" {
-		a.mark(reason, fmt.Errorf("%s is %s", a.rec.Peer.Addr(), policy.ClassifyAddress(a.rec.Peer.Addr())))
+		a.markAddress(reason, a.rec.Peer.Addr())
 	}
 	ex.flight.setOrigin(origin)
+	a.reconsider(ex.flight)
 	a.open()
 }
 
@@ -225,8 +227,9 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 	if !ok {
 		return refuseDial(ctx, network, addr)
 	}
-	// The exchange may be over before its dial is: the transport then keeps
-	// the connection for another. So the dial works on a copy.
+	// The transport's dial is not bound to the exchange, which may be over
+	// before it. So the dial works on a copy, and is given up with the client:
+	// nobody would count it against a limit any more.
 	a := &attempt{s: f.s, query: ex.attempt.query, decision: ex.attempt.decision}
 	defer func() {
 		// The goroutine is net/http's, and a panic would end the process.
@@ -235,6 +238,9 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 			err = &refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)}
 		}
 	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ex.ctx, cancel)()
 	origin, err := a.connect(ctx)
 	ex.dialled.Store(&a.rec.Times)
 	if err != nil {
@@ -293,6 +299,9 @@ func (ex *exchange) check(resp *http.Response) *refusal {
 		return ex.checkSwitch(resp)
 	case code < http.StatusOK || code > 999:
 		return &refusal{outcome: flow.OutcomeHTTPProtocolError, err: fmt.Errorf("the origin answers with status %d", code)}
+	}
+	if err := checkFields(resp.Header); err != nil {
+		return &refusal{outcome: flow.OutcomeHTTPProtocolError, err: err}
 	}
 	return nil
 }

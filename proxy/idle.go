@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
 )
 
 // sweepMax and sweepMin bound the pause between two looks at the flights.
@@ -28,6 +29,10 @@ func (s *Server) sweep(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, f := range s.live.list() {
+			// A learning window closes by itself: there is no new policy to say so.
+			if f.mode == policy.Report && s.cfg.CutDenied && f.denied(s.deps.Decider, time.Now()) {
+				f.cut(flow.EndedByPolicy)
+			}
 			if time.Since(f.since) > idle && f.quiet() > idle {
 				f.cut(flow.EndedByIdle)
 			}

@@ -28,6 +28,7 @@ func newLive() *live {
 // others may only look at what is copied here, and cut.
 type flight struct {
 	query  policy.Query // as last decided
+	mode   policy.Mode  // likewise
 	client *net.TCPConn
 	since  time.Time
 	origin atomic.Pointer[net.TCPConn] // nil until one is known
@@ -81,9 +82,26 @@ func (l *live) removeConn(c *conn) {
 	delete(l.conns, c)
 }
 
+// takeOff registers the attempt's flight on client; the caller gives it back
+// with land. A policy that came into force since the decision, and has dealt
+// with the flights that there were, is asked about this one, too.
+func (a *attempt) takeOff(client, origin *net.TCPConn) *flight {
+	f := a.s.live.take(a.query, a.decision.Mode, client, origin)
+	a.reconsider(f)
+	return f
+}
+
+// reconsider cuts f if another policy than the one that decided denies it.
+func (a *attempt) reconsider(f *flight) {
+	s := a.s
+	if s.cfg.CutDenied && s.deps.Decider.Version() != a.rec.PolicyVersion && f.denied(s.deps.Decider, time.Now()) {
+		f.cut(flow.EndedByPolicy)
+	}
+}
+
 // take registers a flight on client; the caller gives it back with land.
-func (l *live) take(q policy.Query, client, origin *net.TCPConn) *flight {
-	f := &flight{query: q, client: client, since: time.Now()}
+func (l *live) take(q policy.Query, m policy.Mode, client, origin *net.TCPConn) *flight {
+	f := &flight{query: q, mode: m, client: client, since: time.Now()}
 	if origin != nil {
 		f.origin.Store(origin)
 	}
@@ -137,17 +155,22 @@ func (l *live) cutAll() {
 func (l *live) cutDenied(decider Decider, now time.Time) int {
 	n := 0
 	for _, f := range l.list() {
-		q := f.query
-		q.At = now
-		d := decider.Decide(q)
-		denied := d.Verdict == policy.Deny
-		if origin := f.origin.Load(); !denied && origin != nil {
-			_, ok := d.CheckAddress(addrPortOf(origin.RemoteAddr()).Addr())
-			denied = !ok
-		}
-		if denied && f.cut(flow.EndedByPolicy) {
+		if f.denied(decider, now) && f.cut(flow.EndedByPolicy) {
 			n++
 		}
 	}
 	return n
+}
+
+// denied reports whether the policy now in force denies f.
+func (f *flight) denied(decider Decider, now time.Time) bool {
+	q := f.query
+	q.At = now
+	d := decider.Decide(q)
+	origin := f.origin.Load()
+	if d.Verdict == policy.Deny || origin == nil {
+		return d.Verdict == policy.Deny
+	}
+	_, ok := d.CheckAddress(addrPortOf(origin.RemoteAddr()).Addr())
+	return !ok
 }

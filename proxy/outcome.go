@@ -25,6 +25,8 @@ type refusal struct {
 	status int
 	// hint is for the client: what to do about it, beyond the usual.
 	hint string
+	// rule is the one that denies, when it is not the decision's.
+	rule *policy.Rule
 }
 
 // Error makes a refusal an error, so that it can pass through a dialer.

@@ -18,7 +18,7 @@ const (
 	originIdleTimeout  = 45 * time.Second
 	originIdlePerHost  = 64
 	originIdleInAll    = 1024
-	originHeaderBytes  = 256 << 10
+	originHeaderBytes  = 64 << 10 // what AWS's load balancers pass; a head costs many times its size to hold
 	originContinueWait = time.Second
 )
 

@@ -33,7 +33,7 @@ func (t *tunnel) run(preface []byte) {
 	}
 	f := t.flight
 	if f == nil {
-		f = a.s.live.take(a.query, client, origin)
+		f = a.takeOff(client, origin)
 	}
 	defer a.s.live.land(f)
 	a.open()

@@ -85,6 +85,9 @@ func (w *exchangeWriter) interim(code int, fields http.Header) error {
 	if w.hints++; w.hints > maxInterim {
 		return fmt.Errorf("the origin sends more than %d interim responses", maxInterim)
 	}
+	if err := checkFields(fields); err != nil {
+		return err
+	}
 	if w.settled || !w.interims || code == http.StatusContinue {
 		return nil
 	}

@@ -342,7 +342,7 @@ func (d *daemon) announce() {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur < 4096 {
 		// The runtime has raised the soft limit to the hard one already.
-		d.log.Warn().Uint64("descriptors", files.Cur).Msg("few file descriptors: two are needed for each tunnel; raise the ulimit nofile")
+		d.log.Warn().Uint64("descriptors", files.Cur).Msg("few file descriptors: a tunnel takes up to six, two sockets and two pipes of splice(2); raise the ulimit nofile")
 	}
 	for _, w := range d.cfg.warnings {
 		d.log.Warn().Str("warning", w).Msg("configuration warning")
