@@ -44,7 +44,6 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 		c.release()
 	case first[0] == helloContentType:
 		c.serveTLS(ctx, first)
-		c.release()
 	case isMethodByte(first[0]):
 		s.front.take(c, first)
 	default:
@@ -127,6 +126,7 @@ func (c *conn) admitTLS(a *attempt, h *hello) *refusal {
 func (c *conn) refuseTLS(a *attempt, r *refusal) {
 	a.refuse(r)
 	farewell(c.tcp, alertRecord(alertFor(r)))
+	c.release()
 }
 
 // release closes the connection and gives back what it was counted for, once.

@@ -91,7 +91,10 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 	}
 	t := &connectTunnel{front: f, http: h, attempt: a, origin: origin}
 	defer t.abandon()
-	f.carrier.ServeHTTP(keepEarly{w}, r.WithContext(context.WithValue(r.Context(), tunnelKey{}, t)))
+	if _, ok := w.(*tunnelWriter); !ok {
+		w = keepEarly{w}
+	}
+	f.carrier.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), tunnelKey{}, t)))
 }
 
 // admitConnect learns the destination from the request and decides about it.
@@ -279,7 +282,6 @@ func (t *connectTunnel) splice(preface []byte) {
 		return
 	}
 	(&tunnel{attempt: t.attempt, conn: c, origin: t.origin}).run(preface)
-	c.release()
 }
 
 // fail ends the attempt without a word: after 200 there is no HTTP to say it in.

@@ -131,7 +131,7 @@ func connectTo(ctx context.Context, addr netip.AddrPort, vet vetFunc) (*net.TCPC
 	d := net.Dialer{
 		// A network load balancer forgets a flow after 350 s of silence, NAT
 		// gateways after as much: probes keep idle tunnels known to both.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4},
+		KeepAlive: -1, // set where a connection may be silent for long
 		Control: func(_, address string, _ syscall.RawConn) error {
 			// What the kernel is about to connect to, not what was asked for.
 			actual, err := netip.ParseAddrPort(address)

@@ -34,7 +34,8 @@ type front struct {
 	conns   chan net.Conn
 	closed  chan struct{}
 	close1  sync.Once
-	base    context.Context //nolint:containedctx // set once by serve; ends when connections are cut
+	readers sync.Pool       // of *bufio.Reader, for readConnect
+	base    context.Context //nolint:containedctx // set before serve and accept; ends when connections are cut
 }
 
 func newFront(s *Server) *front {
@@ -80,6 +81,7 @@ type httpConn struct {
 	pinned   *pin
 	requests int
 	body     bool        // the request at hand has one
+	mu       sync.Mutex  // guards readBy, and the socket's read deadline with it
 	readBy   time.Time   // caps every read deadline that net/http sets; zero does not
 	hijacked bool        // no longer net/http's
 	handled  atomic.Bool // a handler has seen the request at hand, and its answer is not complete
@@ -127,8 +129,11 @@ func (h *httpConn) Write(p []byte) (int, error) {
 
 // SetReadDeadline is net/http's way to bound what it reads. It begins to count
 // at a request's first byte, forgets the deadline when it aborts a read, and
-// has none for a body that nobody wants: readBy stands in for all of these.
+// has none for a body that nobody wants: readBy stands in for all of these. It
+// is called on the transport's goroutines too, where a body ends.
 func (h *httpConn) SetReadDeadline(t time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !h.readBy.IsZero() && (t.IsZero() || t.After(h.readBy)) {
 		t = h.readBy
 	}
@@ -137,10 +142,12 @@ func (h *httpConn) SetReadDeadline(t time.Time) error {
 
 // begin lets a request take the time it needs, whatever bounded the one before.
 func (h *httpConn) begin() {
+	h.mu.Lock()
 	if !h.readBy.IsZero() {
 		h.readBy = time.Time{}
 		_ = h.TCPConn.SetReadDeadline(time.Time{}) // if it fails, so will the next read
 	}
+	h.mu.Unlock()
 	if h.requests++; h.requests > 1 {
 		_ = h.SetWriteDeadline(time.Time{}) // likewise
 	}
@@ -148,6 +155,8 @@ func (h *httpConn) begin() {
 
 // hurry bounds how long the rest of a request's body is read away.
 func (h *httpConn) hurry() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.readBy = time.Now().Add(h.c.s.cfg.Timeouts.Hello)
 	_ = h.TCPConn.SetReadDeadline(h.readBy) // if it fails, so will the next read
 }
@@ -162,7 +171,20 @@ func (h *httpConn) end() {
 
 // take hands a connection over to net/http, whose goroutine then owns it.
 func (f *front) take(c *conn, first []byte) {
+	if r, early := f.readConnect(first); r != nil {
+		f.takeConnect(c, r, early)
+		return
+	}
 	f.offer(&httpConn{TCPConn: c.tcp, c: c, replay: first, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)})
+}
+
+// takeConnect serves a CONNECT on the goroutine that has read it.
+func (f *front) takeConnect(c *conn, r *http.Request, early []byte) {
+	w := &tunnelWriter{c: c, early: early, header: make(http.Header)}
+	f.connect(w, r.WithContext(f.base), &httpConn{TCPConn: c.tcp, c: c, requests: 1}, c.accepted)
+	if !w.given {
+		c.release()
+	}
 }
 
 func (f *front) offer(h *httpConn) {
@@ -175,7 +197,6 @@ func (f *front) offer(h *httpConn) {
 
 // serve runs net/http on the connections that are offered, until close.
 func (f *front) serve(ctx context.Context) {
-	f.base = ctx
 	f.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	if err := f.server.Serve(handed{f}); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		f.s.deps.Log.Error().Err(err).Msg("http server ended")

@@ -56,6 +56,9 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 		return
 	}
 	ex := &exchange{front: f, http: h, attempt: a, transport: f.pool.transport(a.decision), ctx: r.Context(), upgrade: upgrades(r)}
+	if h.requests == 1 {
+		_ = h.SetKeepAliveConfig(keepAlive()) // a response may be long in coming
+	}
 	ex.flight = a.takeOff(h.TCPConn, nil)
 	ex.writer = &exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
@@ -242,6 +245,9 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 	defer cancel()
 	defer context.AfterFunc(ex.ctx, cancel)()
 	origin, err := a.connect(ctx)
+	if err == nil {
+		_ = origin.SetKeepAliveConfig(keepAlive()) // the transport may keep it, and a response be long in coming
+	}
 	ex.dialled.Store(&a.rec.Times)
 	if err != nil {
 		return nil, err

@@ -9,10 +9,13 @@ import (
 	"github.com/sallyport/sallyport/policy"
 )
 
+// restAfter is how long a tunnel is quiet before it rests in the lot.
+const restAfter = time.Second
+
 // sweepMax and sweepMin bound the pause between two looks at the flights.
 const (
 	sweepMin = 50 * time.Millisecond
-	sweepMax = 30 * time.Second
+	sweepMax = time.Second
 )
 
 // sweep cuts the flights on which nothing moved for Timeouts.Idle. It asks
@@ -29,14 +32,40 @@ func (s *Server) sweep(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, f := range s.live.list() {
-			// A learning window closes by itself: there is no new policy to say so.
-			if f.mode == policy.Report && s.cfg.CutDenied && f.denied(s.deps.Decider, time.Now()) {
-				f.cut(flow.EndedByPolicy)
-			}
-			if time.Since(f.since) > idle && f.quiet() > idle {
-				f.cut(flow.EndedByIdle)
-			}
+			s.look(f)
 		}
+	}
+}
+
+// look lays a flight to rest, or cuts it, if it has been quiet for long enough.
+func (s *Server) look(f *flight) {
+	// A learning window closes by itself: there is no new policy to say so.
+	if f.mode == policy.Report && s.cfg.CutDenied && f.denied(s.deps.Decider, time.Now()) {
+		f.cut(flow.EndedByPolicy)
+		return
+	}
+	limit := s.cfg.Timeouts.Idle
+	rests := f.tunnel.Load() != nil && !f.parked.Load()
+	if rests {
+		limit = min(limit, restAfter)
+	}
+	if time.Since(f.since) < limit {
+		return
+	}
+	quiet := f.quiet()
+	switch {
+	case quiet > s.cfg.Timeouts.Idle:
+		f.cut(flow.EndedByIdle)
+	case rests && quiet > limit:
+		f.lull()
+	}
+}
+
+// lull makes both directions of a tunnel stop reading, so that it rests. What
+// was read is still written: nothing is lost in between.
+func (f *flight) lull() {
+	for _, tcp := range []*net.TCPConn{f.client, f.origin.Load()} {
+		_ = tcp.SetReadDeadline(time.Unix(1, 0)) // fails only when tcp is closed already
 	}
 }
 

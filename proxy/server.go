@@ -54,6 +54,8 @@ type Server struct {
 	live      *live
 	admission *admission
 	front     *front
+	lot       *lot
+	buffers   relayBuffers
 	listeners []*net.TCPListener
 	work      sync.WaitGroup // accepted connections and the loops that Run owns
 	cut       chan struct{}  // closed by Cut
@@ -86,7 +88,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // later one fails. Once it has returned nil, clients can connect, and wait
 // until Run serves them.
 func (s *Server) Listen(ctx context.Context) error {
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	lc := net.ListenConfig{KeepAlive: -1} // where a connection may be silent for long it is set then
 	for _, l := range s.cfg.Listeners {
 		ln, err := lc.Listen(ctx, "tcp", l.Address)
 		if err != nil {
@@ -120,7 +122,18 @@ func (s *Server) Run(ctx context.Context) error {
 	// Connections outlive ctx by the drain, so theirs is another.
 	connCtx, cutConns := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutConns()
+	var err error
+	if s.lot, err = openLot(); err != nil {
+		return err
+	}
 	var loops sync.WaitGroup
+	lotCtx, closeLot := context.WithCancel(connCtx)
+	loops.Go(func() {
+		if err := s.lot.run(lotCtx, (*tunnel).carry); err != nil {
+			s.deps.Log.Error().Err(err).Msg("idle tunnels can no longer rest")
+		}
+	})
+	s.front.base = connCtx
 	for _, ln := range s.listeners {
 		loops.Go(func() { s.accept(connCtx, ln) })
 	}
@@ -139,6 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.front.close()
 	s.work.Wait()
 	stopSweep()
+	closeLot()
 	loops.Wait()
 	return nil
 }
@@ -157,6 +171,13 @@ func (s *Server) drain() {
 	case <-idle:
 	case <-timer.C:
 	case <-s.cut:
+	}
+}
+
+// rouse wakes t if it rests: it was cut.
+func (s *Server) rouse(t *tunnel) {
+	if s.lot.leave(t) {
+		go t.carry()
 	}
 }
 
