@@ -686,12 +686,39 @@ func TestHTTPAnswersBeforeTheBody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if resp.StatusCode < 400 || resp.StatusCode == 502 {
-				t.Errorf("%s", resp.Status)
+			if resp.StatusCode < 400 || resp.StatusCode == 502 || !resp.Close {
+				t.Errorf("%s, and the connection goes on: %t", resp.Status, !resp.Close)
 			}
 			waitFor(t, func() bool { return r.Active() == 0 })
 		})
 	}
+}
+
+// TestHTTPBodyBehindTheAnswer sends the body, and another request, when the
+// answer has come: neither is taken for a request, and nothing panics.
+func TestHTTPBodyBehindTheAnswer(t *testing.T) {
+	port := wire(t, canned("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"))
+	r := webRig(t, port, briefly)
+	for _, whole := range []bool{false, true} {
+		head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: web.test:%d\r\nContent-Length: 5\r\n\r\n", port)
+		rest := fmt.Sprintf("helloGET /second HTTP/1.1\r\nHost: web.test:%d\r\n\r\n", port)
+		if whole {
+			head, rest = head+rest, ""
+		}
+		c := r.send(head)
+		br := bufio.NewReader(c)
+		if resp, _ := reply(t, br, "POST"); resp.StatusCode != 413 {
+			t.Errorf("%s", resp.Status)
+		}
+		if !whole {
+			io.WriteString(c, rest)
+			if more, _ := io.ReadAll(br); len(more) > 0 {
+				t.Errorf("behind the answer: %q", more)
+			}
+		}
+		c.Close()
+	}
+	waitFor(t, func() bool { return r.Active() == 0 })
 }
 
 func TestHTTPEarlyHints(t *testing.T) {

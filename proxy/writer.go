@@ -29,8 +29,14 @@ type exchangeWriter struct {
 const maxInterim = 100
 
 // WriteHeader sends the response's head: at once where the body's length is
-// unknown, as its first piece may be long in coming.
+// unknown, as its first piece may be long in coming. An answer that comes
+// before the request's body has ended is the connection's last: net/http
+// panics on going on behind a body that it had to read away by itself
+// (golang.org/issue/68560).
 func (w *exchangeWriter) WriteHeader(code int) {
+	if b := w.ex.body; b != nil && !b.ended.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	w.ResponseWriter.WriteHeader(code)
 	if w.ex.failed == nil && code != http.StatusSwitchingProtocols && w.Header().Get("Content-Length") == "" {
 		w.Flush()
