@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"sync/atomic"
 )
@@ -12,7 +13,8 @@ import (
 type requestBody struct {
 	io.ReadCloser
 	writer  *exchangeWriter
-	trailer http.Header // the client's, filled in at the body's end; nil when it can have none
+	from    *http.Request // whose trailers net/http fills in at the body's end
+	trailer http.Header   // the transport's, filled in then, too; nil when there can be none
 	begun   bool
 	closed  atomic.Bool
 	n       atomic.Int64
@@ -33,6 +35,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.n.Add(int64(n))
 	switch {
 	case errors.Is(err, io.EOF):
+		if b.trailer != nil {
+			maps.Copy(b.trailer, b.from.Trailer)
+		}
 		stripTrailers(b.trailer)
 		b.ended.Store(true)
 	case err != nil && !errors.Is(err, http.ErrBodyReadAfterClose):

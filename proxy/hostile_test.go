@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -265,5 +266,62 @@ func TestHostileNameOfDeniedAddress(t *testing.T) {
 	c.Close()
 	if rec := r.events.ended(t, "mixed.a.test"); rec.Peer.Addr().String() != "127.0.0.1" || rec.Rule == "no" {
 		t.Errorf("peer %s, rule %s", rec.Peer, rec.Rule)
+	}
+}
+
+// TestHostileBodyEndsAsItsAnswerDoes has a request's body end, on a goroutine
+// of the transport, just as its handler stops waiting for it. The race
+// detector is the judge.
+func TestHostileBodyEndsAsItsAnswerDoes(t *testing.T) {
+	r := newRig(t, elsewhere)
+	c := r.dial()
+	h := &httpConn{TCPConn: c, c: &conn{s: r.Server, tcp: c}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			_ = h.SetReadDeadline(time.Time{})
+		}
+	}()
+	for range 100 {
+		h.hurry()
+	}
+	<-done
+	h.begin()
+	if !h.readBy.IsZero() {
+		t.Error("the next request is bounded by what bounded this one")
+	}
+}
+
+// TestHostileTrailersOfAnsweredRequest: an answer may come before the request
+// is sent. net/http then reads the rest of the body away, and its trailers,
+// while the transport is at work on its own. Two goroutines in one map are the
+// end of the process, which nothing rescues.
+func TestHostileTrailersOfAnsweredRequest(t *testing.T) {
+	from := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://web.test/", io.NopCloser(strings.NewReader("body")))
+	from.TransferEncoding, from.Trailer = []string{"chunked"}, http.Header{"Announced": nil}
+	ex := &exchange{attempt: &attempt{}, writer: &exchangeWriter{}}
+	out := ex.outgoing(from)
+	from.Trailer["Late"] = []string{"1"}
+	if _, shared := out.Trailer["Late"]; shared {
+		t.Fatal("the transport reads the map that net/http writes to")
+	}
+	if _, err := io.Copy(io.Discard, out.Body); err != nil {
+		t.Fatal(err)
+	}
+	if out.Trailer.Get("Late") != "1" {
+		t.Errorf("trailers %v", out.Trailer)
+	}
+
+	port := tcpOrigin(t, func(c *net.TCPConn) {
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		io.Copy(io.Discard, c)
+	})
+	r := newRig(t, allow("http", port, "web.test"))
+	r.resolver.set("web.test", "127.0.0.1")
+	request := fmt.Sprintf("POST http://web.test:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n0\r\nA1: x\r\n\r\n",
+		port, strings.ReplaceAll(fields(2000), ":\r\n", ",")+"end")
+	for range 50 { // for the race detector
+		r.exchange(request)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -150,10 +151,13 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	q := ex.attempt.query
 	ctx := context.WithValue(r.Context(), exchangeKey{}, ex)
 	ctx = httptrace.WithClientTrace(ctx, ex.trace())
-	if len(r.TransferEncoding) > 0 && r.Trailer == nil {
-		r.Trailer = http.Header{} // else the transport sends none that were not announced
-	}
 	out := r.WithContext(ctx)
+	// Its own map: net/http writes to the client's when it reads the rest of a
+	// body away, while the transport may still be reading this one.
+	out.Trailer = maps.Clone(r.Trailer)
+	if len(r.TransferEncoding) > 0 && out.Trailer == nil {
+		out.Trailer = http.Header{} // else the transport sends none that were not announced
+	}
 	// Close is about the client's connection, and the origin's is another. But
 	// to keep that one, the transport would ask for a body that the origin has
 	// refused already.
@@ -171,7 +175,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 		out.Header["User-Agent"] = nil // else the transport adds its own
 	}
 	if r.Body != http.NoBody {
-		ex.body = &requestBody{ReadCloser: r.Body, writer: ex.writer, trailer: r.Trailer}
+		ex.body = &requestBody{ReadCloser: r.Body, writer: ex.writer, from: r, trailer: out.Trailer}
 		out.Body = ex.body
 	}
 	return out
