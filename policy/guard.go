@@ -24,13 +24,15 @@ func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
 	if d.Verdict != Allow || NeverPermitted(single(a)) {
 		return ReasonAddressProhibited, false
 	}
-	reported := d.Mode == Report
-	switch class := ClassifyAddress(a); {
-	case class != AddressGlobal && !d.listed(a) && !(reported && class.local()):
+	class, reported := ClassifyAddress(a), d.Mode == Report
+	permitted := class == AddressGlobal || d.listed(a)
+	learned := reported && class.local()
+	switch {
+	case !permitted && !learned:
 		return ReasonAddressProhibited, false
 	case d.DenyingRule(a) != nil:
 		return ReasonDenyRule, reported
-	case class != AddressGlobal && !d.listed(a):
+	case !permitted:
 		return ReasonAddressProhibited, true
 	}
 	return "", true
