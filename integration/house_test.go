@@ -85,10 +85,11 @@ type home struct {
 func homes() []home {
 	return []home{
 		{"github.com/coder/websocket", nil},
-		{"github.com/elazarl/goproxy", []string{"proxy/connect.go", "proxy/front.go", "proxy/http.go"}},
+		{"github.com/elazarl/goproxy", []string{"proxy/connect.go", "proxy/front.go", "proxy/http.go", "integration/bench/peers/"}},
 		{"github.com/go-viper/mapstructure/v2", []string{"cmd/sallyport/config.go"}},
 		{"github.com/gobwas/glob", []string{"policy/compile.go"}},
 		{"github.com/google/go-cmp", nil},
+		{"github.com/inetaf/tcpproxy", []string{"integration/bench/peers/"}},
 		{"github.com/inconshreveable/go-vhost", []string{"proxy/sni.go"}},
 		{"github.com/miekg/dns", []string{"proxy/resolve/", "proxy/proxytest/"}},
 		{"github.com/oklog/ulid/v2", []string{"logging/flow/"}},

@@ -93,7 +93,7 @@ func runClient(config string, stdin io.Reader, stdout io.Writer) error {
 	for range t.Count {
 		c.start()
 	}
-	if _, err := c.work(t.Warm); err != nil {
+	if _, err := c.work(t.Warm, 0); err != nil {
 		return err
 	}
 	c.units, c.errors, c.firstErr = 0, 0, nil
@@ -101,7 +101,7 @@ func runClient(config string, stdin io.Reader, stdout io.Writer) error {
 	if err := say.Encode(report{}); err != nil {
 		return err
 	}
-	spent, err := c.work(t.For)
+	spent, err := c.work(t.For, stragglers)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func newClient(t task) (*client, error) {
 	case kindTunnel:
 		c.job = tunnelJob{c}
 	case kindEcho:
-		c.job, ask = &echoJob{client: c}, askEcho
+		c.job, ask = echoJob{c}, askEcho
 	case kindDown:
 		c.job, ask = downJob{c}, askDown
 	case kindUp:
@@ -146,15 +146,21 @@ func (c *client) start() {
 	(&tunnel{client: c}).open()
 }
 
-// work lets the loop run for a while and returns how long that was.
-func (c *client) work(length time.Duration) (time.Duration, error) {
+// stragglers is how long a client waits for a first unit of work where the time
+// was too short for one: on a machine that has no time for it, that is no
+// fault of the subject.
+const stragglers = 10 * time.Second
+
+// work lets the loop run for a while, and for up to extra more until anything
+// is done, and returns how long that was.
+func (c *client) work(length, extra time.Duration) (time.Duration, error) {
 	began := time.Now()
 	for {
 		spent := time.Since(began)
-		if spent >= length || c.errors >= tooManyErrors {
+		if spent >= length && (c.units > 0 || spent >= length+extra) || c.errors >= tooManyErrors {
 			return spent, nil
 		}
-		if err := c.loop.poll(min(length-spent, 100*time.Millisecond)); err != nil {
+		if err := c.loop.poll(min(max(length-spent, 0)+time.Millisecond, 100*time.Millisecond)); err != nil {
 			return spent, err
 		}
 	}

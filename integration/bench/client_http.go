@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"syscall"
@@ -19,6 +20,7 @@ type requester struct {
 	buf    [8 << 10]byte
 	n      int
 	need   int // bytes of the whole answer; 0 until its head is read
+	served int // answers on this connection
 }
 
 // httpRequest is a request as to an explicit proxy; the others, and the origin,
@@ -43,7 +45,7 @@ func (r *requester) open() {
 		r.fail(err)
 		return
 	}
-	r.fd, r.dialed = fd, done
+	r.fd, r.dialed, r.served = fd, done, 0
 	events := uint32(syscall.EPOLLOUT)
 	if done {
 		events = syscall.EPOLLIN
@@ -84,6 +86,12 @@ func (r *requester) ready(uint32) {
 
 func (r *requester) read() error {
 	n, err := receive(r.fd, r.buf[r.n:])
+	if errors.Is(err, io.ErrUnexpectedEOF) && r.n == 0 && r.served > 0 {
+		// The connection was not kept, which is no error: there is another.
+		r.client.loop.close(r.fd)
+		r.open()
+		return nil
+	}
 	if err != nil || n == 0 {
 		return err
 	}
@@ -104,6 +112,7 @@ func (r *requester) read() error {
 		return fmt.Errorf("%d bytes behind the answer", r.n-r.need)
 	}
 	r.client.count(time.Since(r.began))
+	r.served++
 	return r.send()
 }
 

@@ -21,23 +21,20 @@ func (tunnelJob) ready(*tunnel, uint32) error { return nil }
 func (tunnelJob) failed(t *tunnel) { t.open() }
 
 // echoJob sends a message and waits until it is back.
-type echoJob struct {
-	client *client
-	sent   time.Time
-}
+type echoJob struct{ client *client }
 
-func (j *echoJob) opened(t *tunnel) {
+func (j echoJob) opened(t *tunnel) {
 	if err := j.send(t); err != nil {
 		t.fail(err)
 	}
 }
 
-func (j *echoJob) send(t *tunnel) error {
+func (j echoJob) send(t *tunnel) error {
 	t.got, t.began = 0, time.Now()
 	return writeAll(t.fd, j.client.buf[:j.client.task.Size])
 }
 
-func (j *echoJob) ready(t *tunnel, _ uint32) error {
+func (j echoJob) ready(t *tunnel, _ uint32) error {
 	n, err := receive(t.fd, j.client.buf[:j.client.task.Size-t.got])
 	if err != nil || n == 0 {
 		return err
@@ -49,7 +46,7 @@ func (j *echoJob) ready(t *tunnel, _ uint32) error {
 	return j.send(t)
 }
 
-func (*echoJob) failed(t *tunnel) { t.open() }
+func (echoJob) failed(t *tunnel) { t.open() }
 
 // downJob swallows what the origin pours.
 type downJob struct{ client *client }

@@ -40,7 +40,7 @@ func runFloor(config string) error {
 	ended := make(chan error)
 	for range c.Workers {
 		go func() {
-			runtime.LockOSThread()
+			runtime.LockOSThread() // as in quietRuntime, but for the number of loops
 			f, err := newFloor(c)
 			if err == nil {
 				err = f.serve()
@@ -76,6 +76,7 @@ func (f *floor) serve() error {
 		turn := f.again
 		f.again = nil
 		for _, k := range turn {
+			k.queued = false
 			k.pump()
 		}
 	}
@@ -108,6 +109,7 @@ type link struct {
 	out, in        flow
 	head           []byte // of CONNECT, so far
 	dialed, closed bool
+	queued         bool // among those with more to do
 }
 
 // side is one of a tunnel's sockets.
@@ -121,7 +123,14 @@ func (s *side) ready(events uint32) {
 	if events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
 		s.hup = true
 	}
-	s.link.step()
+	k := s.link
+	in, out := &k.out, &k.in // of this side
+	if s == k.origin {
+		in, out = &k.in, &k.out
+	}
+	in.due = in.due || s.hup || events&syscall.EPOLLIN != 0
+	out.due = out.due || out.pending() // nearly every event says that one may write
+	k.step()
 }
 
 func (k *link) step() {
@@ -177,6 +186,7 @@ func (k *link) answer() {
 		k.close()
 		return
 	}
+	k.out.due = true // what the client has sent meanwhile
 	k.pump()
 }
 
@@ -187,13 +197,18 @@ func (k *link) pump() {
 	}
 	more, err := false, error(nil)
 	for _, d := range []*flow{&k.out, &k.in} {
+		if !d.due {
+			continue
+		}
 		m, e := d.pump(k.floor)
+		d.due = m
 		more, err = more || m, errors.Join(err, e)
 	}
 	switch {
 	case err != nil, k.out.done && k.in.done:
 		k.close()
-	case more:
+	case more && !k.queued:
+		k.queued = true
 		k.floor.again = append(k.floor.again, k)
 	}
 }
@@ -204,8 +219,8 @@ func (k *link) close() {
 		if d.spliced > 0 { // what is in the pipe belongs to nobody else
 			syscall.Close(d.pipe[0])
 			syscall.Close(d.pipe[1])
-		} else if d.big {
-			k.floor.pipes = append(k.floor.pipes, d.pipe)
+		} else if d.holding {
+			d.giveBack(k.floor)
 		}
 	}
 	for _, s := range []*side{k.client, k.origin} {
@@ -218,13 +233,21 @@ func (k *link) close() {
 // flow is one direction.
 type flow struct {
 	from, to *side
+	due      bool   // something may be moved
 	left     []byte // read and not written
 	full     int    // reads in a row that filled the buffer
-	big      bool   // a pipe is borrowed
+	big      bool   // there is much: splice
+	holding  bool   // a pipe is borrowed
 	pipe     [2]int
 	spliced  int  // bytes in the pipe
 	done     bool // ended, and the end passed on
 }
+
+// pending reports whether something waits to be written.
+func (d *flow) pending() bool { return len(d.left) > 0 || d.spliced > 0 }
+
+// setPipeSize is fcntl's F_SETPIPE_SZ.
+const setPipeSize = 1031
 
 // turn is how many pieces a flow may move before others have theirs.
 const turn = 16
@@ -236,7 +259,7 @@ func (d *flow) pump(f *floor) (more bool, err error) {
 			return false, nil
 		}
 		piece := d.copy
-		if d.big {
+		if d.big || d.spliced > 0 {
 			piece = d.splice
 		}
 		if on, err := piece(f); !on || err != nil {
@@ -275,48 +298,61 @@ func (d *flow) copy(f *floor) (bool, error) {
 		d.full = 0
 		return d.from.hup, nil // there was no more, unless an end
 	}
-	if d.full++; d.full >= 2 {
-		d.borrow(f)
-	}
+	d.full++
+	d.big = d.full >= 2
 	return true, nil
 }
 
-// splice moves through the pipe, which it gives back when nothing comes.
+// splice moves through a pipe, which it gives back when nothing comes. Little
+// pieces are the end of bulk.
 func (d *flow) splice(f *floor) (bool, error) {
 	const flags = 1 | 2 // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+	if !d.holding && !d.borrow(f) {
+		d.big, d.full = false, 0
+		return true, nil
+	}
 	if d.spliced == 0 {
 		n, err := syscall.Splice(d.from.fd, nil, d.pipe[1], nil, 1<<20, flags)
 		if err != nil || n == 0 {
-			d.big, d.full = false, 0
-			f.pipes = append(f.pipes, d.pipe)
+			d.giveBack(f)
 			if err != nil {
 				return false, hard(err)
 			}
 			return false, d.finish()
 		}
-		d.spliced = int(n)
+		if d.spliced = int(n); n < 4<<10 {
+			d.big, d.full = false, 0
+		}
 	}
 	n, err := syscall.Splice(d.pipe[0], nil, d.to.fd, nil, d.spliced, flags)
 	if err != nil {
 		return false, hard(err)
 	}
-	d.spliced -= int(n)
+	if d.spliced -= int(n); d.spliced == 0 && !d.big {
+		d.giveBack(f)
+	}
 	return true, nil
 }
 
-func (d *flow) borrow(f *floor) {
+// borrow takes a pipe, and reports whether there is one.
+func (d *flow) borrow(f *floor) bool {
 	if n := len(f.pipes); n > 0 {
-		d.pipe, f.pipes, d.big = f.pipes[n-1], f.pipes[:n-1], true
-		return
+		d.pipe, f.pipes, d.holding = f.pipes[n-1], f.pipes[:n-1], true
+		return true
 	}
 	var p [2]int
 	if syscall.Pipe2(p[:], syscall.O_NONBLOCK|syscall.O_CLOEXEC) != nil {
-		d.full = 0
-		return
+		return false
 	}
 	// It holds less where the kernel refuses.
-	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(p[0]), syscall.F_SETPIPE_SZ, 1<<20)
-	d.pipe, d.big = p, true
+	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(p[0]), setPipeSize, 1<<20)
+	d.pipe, d.holding = p, true
+	return true
+}
+
+func (d *flow) giveBack(f *floor) {
+	d.holding = false
+	f.pipes = append(f.pipes, d.pipe)
 }
 
 // finish passes the end on.

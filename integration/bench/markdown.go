@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -61,7 +62,7 @@ func (r *results) section(b *strings.Builder, s scenario, w way) {
 // headline is a load's title; for idle tunnels, their number.
 func headline(l load) string {
 	if l.task.Kind == kindIdle {
-		return fmt.Sprint(l.task.Count)
+		return strconv.Itoa(l.task.Count)
 	}
 	return l.title
 }
@@ -88,7 +89,7 @@ func columns(scenario string, l load) ([]string, func(row) []string) {
 		}
 	case l.unit == gigabyte():
 		return append([]string{l.unit.rate, l.unit.cpu, "errors"}, ratios...), func(r row) []string {
-			return append([]string{number(r.Rate), number(r.PerUnit), fmt.Sprint(r.Errors)}, ratioCells(r)...)
+			return append([]string{number(r.Rate), number(r.PerUnit), strconv.Itoa(r.Errors)}, ratioCells(r)...)
 		}
 	case l.task.Kind == kindEcho:
 		return append([]string{"p50 µs", "added p50 µs", "p99 µs", l.unit.cpu}, ratios...), func(r row) []string {
@@ -97,7 +98,7 @@ func columns(scenario string, l load) ([]string, func(row) []string) {
 	}
 	heads := []string{l.unit.rate, l.unit.cpu, "p50 µs", "p99 µs", "errors"}
 	cells := func(r row) []string {
-		return []string{number(r.Rate), number(r.PerUnit), number(r.P50), number(r.P99), fmt.Sprint(r.Errors)}
+		return []string{number(r.Rate), number(r.PerUnit), number(r.P50), number(r.P99), strconv.Itoa(r.Errors)}
 	}
 	if scenario == "rules" { // ratios to the one with the fewest
 		heads = append(heads, "ready ms")

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -36,7 +35,7 @@ func inNamespace(ctx context.Context, o options, stdout, stderr io.Writer) (reas
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
-		return err.Error(), nil
+		return err.Error(), nil //nolint:nilerr // the reason says it, and there is another way
 	}
 	if err := cmd.Wait(); err != nil {
 		return "", fmt.Errorf("the run in its namespace: %w", err)
@@ -63,10 +62,10 @@ func furnish(hosts string) error {
 		}
 	}
 	// Squid's workers meet here, as whomever they become.
-	if err := errors.Join(os.Mkdir("/run/squid", 0o777), os.Chmod("/run/squid", 0o777)); err != nil { //nolint:gosec // as said
+	if err := errors.Join(os.Mkdir("/run/squid", 0o777), os.Chmod("/run/squid", 0o777)); err != nil {
 		return err
 	}
-	file := filepath.Join("/run", "bench.hosts")
+	const file = "/run/bench.hosts"
 	if err := os.WriteFile(file, []byte(hosts), 0o644); err != nil {
 		return err
 	}
@@ -88,7 +87,7 @@ func tuneNetwork() error {
 		"net/ipv4/ip_local_port_range":    "1024 65535",
 		"net/ipv4/tcp_tw_reuse":           "1",
 	} {
-		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644); err != nil {
+		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -119,7 +119,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	if o.Quick {
 		o.Repeat, o.Seconds = 1, min(o.Seconds, 0.2)
 	}
-	return o, o.check(set.Args())
+	err := o.check(set.Args())
+	return o, err
 }
 
 func (o *options) check(rest []string) error {

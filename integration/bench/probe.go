@@ -60,10 +60,12 @@ func probe(ctx context.Context, o *options, w way, addr netip.AddrPort, name str
 }
 
 func wants200(br *bufio.Reader) error {
+	// As to CONNECT, so that the tunnel is no body.
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("answered %s", resp.Status)
 	}

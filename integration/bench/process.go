@@ -58,17 +58,20 @@ func (c command) start() (*child, error) {
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", "HOME=" + c.dir}, c.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stdin, cmd.Stdout = c.stdin, c.stdout
-	for name, to := range map[string]*io.Writer{"stdout": &cmd.Stdout, "stderr": &cmd.Stderr} {
-		if *to != nil {
-			continue
-		}
-		f, err := os.OpenFile(filepath.Join(c.dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	if cmd.Stdout == nil {
+		f, err := c.file("stdout")
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		*to = f
+		cmd.Stdout = f
 	}
+	f, err := c.file("stderr")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	cmd.Stderr = f
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -78,6 +81,10 @@ func (c command) start() (*child, error) {
 		ch.err = cmd.Wait()
 	}()
 	return ch, nil
+}
+
+func (c command) file(name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(c.dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -77,25 +79,38 @@ func parseStatm(text string) (pages int64, err error) {
 	return pages, nil
 }
 
-// parseSlab reads /proc/slabinfo for the bytes of objects in use, but for the
-// caches of files, processes and memory maps, which move with whatever else
-// the machine does. What is left is sockets, pipes and plain kernel memory.
-func parseSlab(text string) (int64, error) {
-	var sum int64
-	for line := range strings.Lines(text) {
+// parseSlab returns the kernel's memory for its own objects, in bytes, from
+// /proc/meminfo: large ones, such as the rings of big pipes, are in no cache
+// and only there. The caches of files, processes and memory maps, which move
+// with whatever else the machine does, are taken off by /proc/slabinfo.
+func parseSlab(meminfo, slabinfo string) (int64, error) {
+	sum := int64(-1)
+	for line := range strings.Lines(meminfo) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "Slab:" {
+			v, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("/proc/meminfo: %w", err)
+			}
+			sum = v * 1024
+		}
+	}
+	if sum < 0 {
+		return 0, errors.New("/proc/meminfo has no line of slab")
+	}
+	for line := range strings.Lines(slabinfo) {
 		f := strings.Fields(line)
-		if len(f) < 4 || f[0] == "slabinfo" || f[0] == "#" || foreignSlab(f[0]) {
+		if len(f) < 15 || !foreignSlab(f[0]) {
 			continue
 		}
-		active, err := strconv.ParseInt(f[1], 10, 64)
+		pages, err := strconv.ParseInt(f[5], 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("/proc/slabinfo: %s: %w", f[0], err)
 		}
-		size, err := strconv.ParseInt(f[3], 10, 64)
+		slabs, err := strconv.ParseInt(f[14], 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("/proc/slabinfo: %s: %w", f[0], err)
 		}
-		sum += active * size
+		sum -= slabs * pages * int64(os.Getpagesize())
 	}
 	return sum, nil
 }

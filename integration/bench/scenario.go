@@ -38,8 +38,26 @@ func trips() unit    { return unit{"round trips/s", "CPU µs/trip", 1e6} }
 func requests() unit { return unit{"requests/s", "CPU µs/request", 1e6} }
 func held() unit     { return unit{"opened/s", "CPU µs/tunnel", 1e6} }
 
-// scenarios lists all there are. Quick ones have fewer idle tunnels.
+// scenarios lists all there are. Quick ones have one load of each kind, and
+// few idle tunnels.
 func scenarios(quick bool) []scenario {
+	all := allScenarios(quick)
+	if !quick {
+		return all
+	}
+	for i := range all {
+		loads := all[i].loads
+		all[i].loads = nil
+		for j, l := range loads {
+			if j == len(loads)-1 || loads[j+1].task.Kind != l.task.Kind {
+				all[i].loads = append(all[i].loads, l)
+			}
+		}
+	}
+	return all
+}
+
+func allScenarios(quick bool) []scenario {
 	tunnelWays := []way{wayConnect, waySNI}
 	few, many := 3000, 9000
 	if quick {

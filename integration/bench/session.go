@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 		}
 	}()
 	// Whoever gives up root must be able to write here.
-	if err := errors.Join(os.Mkdir(s.dir, 0o777), os.Chmod(s.dir, 0o777)); err != nil { //nolint:gosec // as said
+	if err := errors.Join(os.Mkdir(s.dir, 0o777), os.Chmod(s.dir, 0o777)); err != nil {
 		return nil, err
 	}
 	if s.addr, err = freePort(ctx); err != nil {
@@ -102,13 +103,13 @@ func (c *child) awaitPort(ctx context.Context, addr netip.AddrPort) error {
 
 // complaint is what the subject said last.
 func (s *session) complaint() string {
-	var said string
+	var said strings.Builder
 	for _, name := range []string{"stderr", "stdout", "error.log", "cache.log", "diags.log"} {
 		if words := lastWords(filepath.Join(s.dir, name)); words != "" {
-			said += name + ": " + words + " "
+			said.WriteString(name + ": " + words + " ")
 		}
 	}
-	return said
+	return said.String()
 }
 
 // logged reports whether the subject has written a log.
@@ -267,7 +268,7 @@ func (b *bench) startClient(ctx context.Context, t task) (*ends, error) {
 func (e *ends) next() (r report, err error) {
 	if err := e.said.Decode(&r); err != nil {
 		<-e.child.exited
-		return r, errors.Join(fmt.Errorf("the client ended: %v, %w: %s", e.child.err, err, lastWords(e.errors)), context.Cause(e.ctx))
+		return r, errors.Join(fmt.Errorf("the client ended: %w: %s", err, lastWords(e.errors)), e.child.err, context.Cause(e.ctx))
 	}
 	return r, nil
 }

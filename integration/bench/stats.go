@@ -48,7 +48,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	}
 	rank := uint64(math.Ceil(q * float64(h.total)))
 	var seen uint64
-	for i, n := range h.counts {
+	for i, n := range &h.counts {
 		if seen += n; seen >= max(rank, 1) {
 			return time.Duration(bucketMiddle(i))
 		}

@@ -20,6 +20,8 @@ type subject struct {
 	only []string
 	// silent subjects write no log.
 	silent bool
+	// private subjects need the namespace: its hosts file, its /run.
+	private bool
 	// program is what must be on this machine; "" is nothing.
 	program string
 	// version are the arguments that make program tell its version.
@@ -88,6 +90,9 @@ func (s *site) list() string { return s.each(func(name string) string { return n
 func (s *subject) missing(o *options) string {
 	if s.launch == nil {
 		return ""
+	}
+	if s.private && o.Loopback {
+		return "needs a namespace"
 	}
 	if why := o.Missing[filepath.Base(s.program)]; why != "" {
 		return why

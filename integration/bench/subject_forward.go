@@ -10,14 +10,13 @@ import (
 func forwardProxies(*options) []*subject {
 	explicit := []way{wayConnect, wayHTTP}
 	return []*subject{
-		{name: "squid", ways: explicit, program: "squid", version: []string{"-v"}, launch: squid},
-		{name: "tinyproxy", ways: explicit, program: "tinyproxy", version: []string{"-v"}, launch: tinyproxy},
+		{name: "squid", private: true, ways: explicit, program: "squid", version: []string{"-v"}, launch: squid},
+		{name: "tinyproxy", private: true, ways: explicit, program: "tinyproxy", version: []string{"-v"}, launch: tinyproxy},
 		{name: "trafficserver", ways: []way{wayConnect, waySNI, wayHTTP}, program: "traffic_server", version: []string{"-V"}, launch: trafficserver},
 	}
 }
 
-// squid needs root, or rather what it becomes from it, to share memory between
-// workers; with one worker it needs nothing.
+// squid's workers share memory and meet in /run.
 func squid(s *site) launch {
 	workers := fmt.Sprintf("workers %d\n", s.workers)
 	mode := "--foreground"
@@ -84,7 +83,7 @@ func trafficserver(s *site) launch {
 		}))
 	}
 	s.file("ip_allow.yaml", "ip_allow:\n  - {apply: in, ip_addrs: 0/0, action: allow, methods: ALL}\n")
-	s.file("logging.yaml", "logging:\n  formats:\n    - {name: line, format: '%<cqts> %<chi> %<cqhm> %<pqu> %<pssc> %<psql>'}\n"+
+	s.file("logging.yaml", "logging:\n  formats:\n    - {name: line, format: '%<cqts> %<chi> %<cqhm> %<cquc> %<pssc> %<psql>'}\n"+
 		"  logs:\n    - {mode: ascii, filename: access, format: line}\n")
 	s.file("storage.config", "")
 	s.file("ssl_multicert.config", "")

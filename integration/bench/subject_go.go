@@ -11,7 +11,7 @@ import (
 // CONNECT, inetaf/tcpproxy, and bare goroutines with io.Copy. They are built
 // from the module in peers/. Smokescreen is what SMOKESCREEN names.
 func goReferences(o *options) []*subject {
-	program := filepath.Join("/", o.Dir, "peers")
+	program := filepath.Join(absolute(o.Dir), "peers")
 	reference := func(kind string) func(*site) launch {
 		return func(s *site) launch {
 			return launch{argv: []string{

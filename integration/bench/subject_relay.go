@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 )
 
 // relays route by SNI or by Host, and speak no CONNECT. Their origins have
@@ -128,5 +129,5 @@ table listed {
 %s}
 `, s.path("pid"), s.path("error.log"), s.path("access.log"), s.listen,
 		s.each(func(name string) string { return "\t^" + regexp.QuoteMeta(name) + "$ " + s.o.originTLS().String() }))
-	return launch{argv: []string{s.program, "-f", "-n", fmt.Sprint(s.files), "-c", s.file("sniproxy.conf", conf)}}
+	return launch{argv: []string{s.program, "-f", "-n", strconv.Itoa(s.files), "-c", s.file("sniproxy.conf", conf)}}
 }

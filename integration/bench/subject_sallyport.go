@@ -13,17 +13,17 @@ import (
 // numbers of rules; and the binaries that it is to be compared with.
 func sallyports(o *options) []*subject {
 	ways := []way{wayConnect, waySNI, wayHTTP}
-	make := func(name, program string, launch func(*site) launch) *subject {
+	one := func(name, program string, launch func(*site) launch) *subject {
 		return &subject{name: name, ways: ways, program: absolute(program), version: []string{"version"}, launch: launch}
 	}
-	lean := make(base+"-lean", o.Sallyport, func(s *site) launch { return sallyport(s, "tcp", "close") })
+	lean := one(base+"-lean", o.Sallyport, func(s *site) launch { return sallyport(s, "tcp", "close") })
 	lean.ways = ways[:1]
-	all := []*subject{make(base, o.Sallyport, asShipped), lean}
+	all := []*subject{one(base, o.Sallyport, asShipped), lean}
 	for _, rules := range []int{10, 1000, 100000} {
 		if o.Quick && rules > 1000 {
 			continue
 		}
-		s := make(base+"-"+strconv.Itoa(rules), o.Sallyport, func(s *site) launch {
+		s := one(base+"-"+strconv.Itoa(rules), o.Sallyport, func(s *site) launch {
 			s.rules = rules
 			return asShipped(s)
 		})
@@ -31,7 +31,7 @@ func sallyports(o *options) []*subject {
 		all = append(all, s)
 	}
 	for i, path := range o.Against {
-		all = append(all, make(fmt.Sprintf("%s-%d-%s", base, i+2, filepath.Base(path)), path, asShipped))
+		all = append(all, one(fmt.Sprintf("%s-%d-%s", base, i+2, filepath.Base(path)), path, asShipped))
 	}
 	return all
 }

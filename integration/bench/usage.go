@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -108,12 +107,17 @@ type holding struct {
 // readHolding reads what a subject and its descendants hold; 0 is none.
 func readHolding(subject int) (holding, error) {
 	var h holding
-	text, err := os.ReadFile("/proc/slabinfo")
-	if err == nil {
-		if h.Kernel, err = parseSlab(string(text)); err != nil {
-			return h, err
-		}
-	} // only root may read it
+	meminfo, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return h, err
+	}
+	slabinfo, err := os.ReadFile("/proc/slabinfo")
+	if err != nil {
+		slabinfo = nil // only root may read it: without, the figure is rougher
+	}
+	if h.Kernel, err = parseSlab(string(meminfo), string(slabinfo)); err != nil {
+		return h, err
+	}
 	if subject == 0 {
 		return h, nil
 	}
@@ -122,7 +126,7 @@ func readHolding(subject int) (holding, error) {
 		return h, err
 	}
 	for _, p := range family(all, subject) {
-		dir := filepath.Join("/proc", strconv.Itoa(p.PID))
+		dir := fmt.Sprintf("/proc/%d", p.PID)
 		text, err := os.ReadFile(filepath.Join(dir, "statm"))
 		if err != nil {
 			continue // it has ended
