@@ -247,8 +247,8 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ex.ctx, cancel)()
-	origin, err := a.connect(ctx) //nolint:contextcheck // it is the one handed in, and ends with the client besides
+	defer context.AfterFunc(ex.ctx, cancel)() //nolint:contextcheck // the dial ends with the client besides
+	origin, err := a.connect(ctx)
 	if err == nil {
 		_ = origin.SetKeepAliveConfig(keepAlive()) // the transport may keep it, and a response be long in coming
 	}
