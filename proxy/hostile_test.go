@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -323,5 +325,34 @@ func TestHostileTrailersOfAnsweredRequest(t *testing.T) {
 		port, strings.ReplaceAll(fields(2000), ":\r\n", ",")+"end")
 	for range 50 { // for the race detector
 		r.exchange(request)
+	}
+}
+
+// TestHostileTunnelCutAsItLiesDown: to lie down a tunnel clears the deadlines
+// that a cut has just set. It would then go on, or keep a drain from ending.
+func TestHostileTunnelCutAsItLiesDown(t *testing.T) {
+	port := tcpOrigin(t, echo)
+	r := tcpRig(t, port)
+	client, origin := tunnelTo(t, r, port), tunnelTo(t, r, port) // two connections that echo what they get
+	f := &flight{client: client}
+	f.origin.Store(origin)
+	lying := &tunnel{attempt: &attempt{s: r.Server}, conn: &conn{s: r.Server, tcp: client}, origin: origin, flight: f}
+	lying.up, lying.down = relay{dst: origin, src: client}, relay{dst: client, src: origin}
+	by := flow.EndedByPolicy
+	f.cutBy.Store(&by)
+	interrupt(client)
+	interrupt(origin)
+	if lying.rest() {
+		t.Fatal("it rests although it was cut")
+	}
+	for name, tcp := range map[string]*net.TCPConn{"client": client, "origin": origin} {
+		if _, err := tcp.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: writing: %v", name, err)
+		}
+		_ = tcp.SetWriteDeadline(time.Time{})
+		tcp.Write([]byte("x")) // so that a read which is not cut ends
+		if _, err := tcp.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: reading: %v, want it cut", name, err)
+		}
 	}
 }

@@ -123,6 +123,11 @@ func (t *tunnel) rest() bool {
 		}
 	}
 	t.alive = true
+	if t.flight.endedBy() != "" { // what was cleared may have been the mark of a cut
+		interrupt(t.conn.tcp)
+		interrupt(t.origin)
+		return false
+	}
 	t.flight.parked.Store(true)
 	if t.attempt.s.lot.park(t) {
 		return true
