@@ -13,10 +13,7 @@ import (
 
 // TestAlertRecord has crypto/tls's client read each alert.
 func TestAlertRecord(t *testing.T) {
-	for _, desc := range []byte{
-		alertUnexpectedMessage, alertRecordOverflow, alertIllegalParameter, alertAccessDenied, alertDecodeError,
-		alertProtocolVersion, alertInternalError, alertUnrecognizedName,
-	} {
+	for _, desc := range []byte{alertAccessDenied, alertInternalError} {
 		t.Run(strconv.Itoa(int(desc)), func(t *testing.T) {
 			client, server := net.Pipe()
 			go func() {

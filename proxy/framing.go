@@ -55,7 +55,7 @@ func (f *helloFrames) advance() (done bool, refusal *helloError) {
 		}
 		end := helloRecordHeader + int(binary.BigEndian.Uint16(rest[3:]))
 		if f.records == 0 && len(rest) > helloRecordHeader && rest[helloRecordHeader] != helloMessageType {
-			return false, malformed(alertUnexpectedMessage, "the first handshake message is of type %d, not a ClientHello", rest[helloRecordHeader])
+			return false, malformed("the first handshake message is of type %d, not a ClientHello", rest[helloRecordHeader])
 		}
 		if len(rest) < end {
 			return false, nil
@@ -76,22 +76,22 @@ func (f *helloFrames) checkHeader(rest []byte) *helloError {
 		if f.records == 0 {
 			return &helloError{reason: policy.ReasonNotTLS, msg: "not TLS: " + firstByte(rest[0])}
 		}
-		return malformed(alertUnexpectedMessage, "a record of type %d interrupts the ClientHello", rest[0])
+		return malformed("a record of type %d interrupts the ClientHello", rest[0])
 	}
 	if len(rest) > 0 && f.records == helloMaxRecords {
-		return malformed(alertDecodeError, "the ClientHello is cut into more than %d records", helloMaxRecords)
+		return malformed("the ClientHello is cut into more than %d records", helloMaxRecords)
 	}
 	if len(rest) > 1 && rest[1] != versionSSL30>>8 {
-		return malformed(alertProtocolVersion, "a record has version 0x%02x.., not 0x03..", rest[1])
+		return malformed("a record has version 0x%02x.., not 0x03..", rest[1])
 	}
 	if len(rest) < helloRecordHeader {
 		return nil
 	}
 	switch n := int(binary.BigEndian.Uint16(rest[3:])); {
 	case n == 0:
-		return malformed(alertUnexpectedMessage, "a handshake record is empty")
+		return malformed("a handshake record is empty")
 	case n > helloMaxFragment:
-		return malformed(alertRecordOverflow, "a record claims %d bytes, more than %d", n, helloMaxFragment)
+		return malformed("a record claims %d bytes, more than %d", n, helloMaxFragment)
 	case f.want > 0 && f.have+n > f.want:
 		return notAlone()
 	}
@@ -108,7 +108,7 @@ func (f *helloFrames) take(fragment []byte) *helloError {
 	if f.want == 0 && f.have >= helloMessageHeader {
 		f.want = helloMessageHeader + int(binary.BigEndian.Uint32(f.head[:])&0xffffff)
 		if f.want > helloMaxMessage {
-			return malformed(alertDecodeError, "the ClientHello claims %d bytes, more than %d", f.want, helloMaxMessage)
+			return malformed("the ClientHello claims %d bytes, more than %d", f.want, helloMaxMessage)
 		}
 	}
 	if f.want > 0 && f.have > f.want {
@@ -121,7 +121,7 @@ func (f *helloFrames) take(fragment []byte) *helloError {
 // keys may change there, so RFC 8446, section 5.1, wants a record boundary;
 // records of their own (early data, change_cipher_spec) are legal.
 func notAlone() *helloError {
-	return malformed(alertUnexpectedMessage, "the ClientHello does not end where its record ends")
+	return malformed("the ClientHello does not end where its record ends")
 }
 
 // message returns the complete handshake message, a part of buf when it came

@@ -78,7 +78,6 @@ type helloError struct {
 	reason  policy.Reason // ReasonNotTLS or ReasonMalformedHello
 	msg     string        // for the record
 	rawName string        // the server_name as sent, if one was read
-	alert   byte          // to be sent to the client, 0 for none
 	taken   int           // bytes that arrived, peeked ones included
 	timeout bool          // the deadline passed
 	err     error         // of the read, or of the second parser; may be nil
@@ -94,9 +93,9 @@ func (e *helloError) Unwrap() error { return e.err }
 // check, or a peer that waits for the server to speak first.
 func (e *helloError) empty() bool { return e.taken == 0 }
 
-// malformed returns a refusal that is answered with alert.
-func malformed(alert byte, format string, args ...any) *helloError {
-	return &helloError{reason: policy.ReasonMalformedHello, msg: fmt.Sprintf(format, args...), alert: alert}
+// malformed returns a refusal of what the client sent.
+func malformed(format string, args ...any) *helloError {
+	return &helloError{reason: policy.ReasonMalformedHello, msg: fmt.Sprintf(format, args...)}
 }
 
 // readHello reads one ClientHello from r, of which peeked was read already,
@@ -128,7 +127,7 @@ func readHello(r io.Reader, peeked []byte) (*hello, error) {
 		return nil, refusal.after(len(f.buf))
 	}
 	if err := secondOpinion(message, h.rawName); err != nil {
-		refusal = malformed(alertDecodeError, "%v", err)
+		refusal = malformed("%v", err)
 		refusal.err, refusal.rawName = err, h.rawName
 		return nil, refusal.after(len(f.buf))
 	}
@@ -143,9 +142,8 @@ func (e *helloError) after(taken int) *helloError {
 }
 
 // cutShort is the refusal of a hello that ended, with err, before its last
-// byte. No alert: the peer has left or does not listen. Nothing at all is
-// not_tls, because that is how a protocol looks in which the server speaks
-// first.
+// byte. Nothing at all is not_tls, because that is how a protocol looks in
+// which the server speaks first.
 func cutShort(err error, taken int) *helloError {
 	e := &helloError{reason: policy.ReasonMalformedHello, err: err, taken: taken}
 	if taken == 0 {
@@ -179,22 +177,22 @@ func parseHello(message []byte) (*hello, *helloError) {
 	var session, suites, compression, extensions cryptobyte.String
 	switch {
 	case !s.ReadUint16(&legacy) || !s.Skip(32):
-		return nil, malformed(alertDecodeError, "the ClientHello ends before its session id")
+		return nil, malformed("the ClientHello ends before its session id")
 	case legacy <= versionSSL30: // RFC 8446, appendix D.5
-		return nil, malformed(alertProtocolVersion, "the ClientHello has version 0x%04x, below TLS 1.0", legacy)
+		return nil, malformed("the ClientHello has version 0x%04x, below TLS 1.0", legacy)
 	case !s.ReadUint8LengthPrefixed(&session) || len(session) > 32:
-		return nil, malformed(alertDecodeError, "the session id is malformed")
+		return nil, malformed("the session id is malformed")
 	case !s.ReadUint16LengthPrefixed(&suites) || len(suites) < 2 || len(suites)%2 != 0:
-		return nil, malformed(alertDecodeError, "the list of cipher suites is malformed")
+		return nil, malformed("the list of cipher suites is malformed")
 	case !s.ReadUint8LengthPrefixed(&compression) || len(compression) == 0:
-		return nil, malformed(alertDecodeError, "the list of compression methods is malformed")
+		return nil, malformed("the list of compression methods is malformed")
 	}
 	h := &hello{version: versionName(min(legacy, versionTLS12))}
 	if s.Empty() { // legal up to TLS 1.2
 		return h, nil
 	}
 	if !s.ReadUint16LengthPrefixed(&extensions) || !s.Empty() {
-		return nil, malformed(alertDecodeError, "the extensions do not end where the ClientHello ends")
+		return nil, malformed("the extensions do not end where the ClientHello ends")
 	}
 	if refusal := h.readExtensions(extensions); refusal != nil {
 		refusal.rawName = h.rawName
@@ -210,7 +208,7 @@ func (h *hello) readExtensions(s cryptobyte.String) *helloError {
 		var typ uint16
 		var body cryptobyte.String
 		if !s.ReadUint16(&typ) || !s.ReadUint16LengthPrefixed(&body) {
-			return malformed(alertDecodeError, "an extension runs past the end of the ClientHello")
+			return malformed("an extension runs past the end of the ClientHello")
 		}
 		types = append(types, typ)
 		var refusal *helloError
@@ -225,7 +223,7 @@ func (h *hello) readExtensions(s cryptobyte.String) *helloError {
 			refusal = h.readECH(body)
 		case extPreSharedKey:
 			if !s.Empty() { // RFC 8446, section 4.2.11
-				refusal = malformed(alertIllegalParameter, "pre_shared_key is not the last extension")
+				refusal = malformed("pre_shared_key is not the last extension")
 			}
 		}
 		if refusal != nil {
@@ -237,7 +235,7 @@ func (h *hello) readExtensions(s cryptobyte.String) *helloError {
 	slices.Sort(types)
 	for i := 1; i < len(types); i++ {
 		if types[i] == types[i-1] {
-			return malformed(alertIllegalParameter, "extension %d appears twice", types[i])
+			return malformed("extension %d appears twice", types[i])
 		}
 	}
 	return nil
@@ -250,20 +248,20 @@ func (h *hello) readServerName(body cryptobyte.String) *helloError {
 	var typ uint8
 	switch {
 	case !body.ReadUint16LengthPrefixed(&list) || !body.Empty():
-		return malformed(alertDecodeError, "the server_name list does not end where its extension ends")
+		return malformed("the server_name list does not end where its extension ends")
 	case !list.ReadUint8(&typ) || !list.ReadUint16LengthPrefixed(&name):
-		return malformed(alertDecodeError, "the server_name is malformed")
+		return malformed("the server_name is malformed")
 	case typ != serverNameTypeHost:
-		return malformed(alertIllegalParameter, "the server_name is of type %d, not a host name", typ)
+		return malformed("the server_name is of type %d, not a host name", typ)
 	case !list.Empty():
-		return malformed(alertIllegalParameter, "server_name holds more than one name")
+		return malformed("server_name holds more than one name")
 	case len(name) == 0:
-		return malformed(alertDecodeError, "the server_name is empty")
+		return malformed("the server_name is empty")
 	}
 	h.rawName = string(name)
 	host, err := checkServerName(h.rawName)
 	if err != nil {
-		return malformed(alertUnrecognizedName, "server_name: %v", err)
+		return malformed("server_name: %v", err)
 	}
 	h.serverName = host
 	return nil
@@ -290,12 +288,12 @@ func checkServerName(raw string) (policy.Host, error) {
 func (h *hello) readALPN(body cryptobyte.String) *helloError {
 	var list cryptobyte.String
 	if !body.ReadUint16LengthPrefixed(&list) || !body.Empty() || list.Empty() {
-		return malformed(alertDecodeError, "the list of ALPN protocols is malformed")
+		return malformed("the list of ALPN protocols is malformed")
 	}
 	for !list.Empty() {
 		var protocol cryptobyte.String
 		if !list.ReadUint8LengthPrefixed(&protocol) || protocol.Empty() {
-			return malformed(alertDecodeError, "an ALPN protocol is malformed")
+			return malformed("an ALPN protocol is malformed")
 		}
 		if len(h.alpn) < helloMaxALPN {
 			h.alpn = append(h.alpn, string(protocol))
@@ -309,7 +307,7 @@ func (h *hello) readALPN(body cryptobyte.String) *helloError {
 func (h *hello) readVersions(body cryptobyte.String) *helloError {
 	var list cryptobyte.String
 	if !body.ReadUint8LengthPrefixed(&list) || !body.Empty() || len(list) < 2 || len(list)%2 != 0 {
-		return malformed(alertDecodeError, "the list of supported versions is malformed")
+		return malformed("the list of supported versions is malformed")
 	}
 	h.version = ""
 	for !list.Empty() {
@@ -327,18 +325,18 @@ func (h *hello) readECH(body cryptobyte.String) *helloError {
 	var key, payload cryptobyte.String
 	switch {
 	case !body.ReadUint8(&typ):
-		return malformed(alertDecodeError, "the encrypted_client_hello is empty")
+		return malformed("the encrypted_client_hello is empty")
 	case typ == echInner:
 		if !body.Empty() {
-			return malformed(alertDecodeError, "the inner encrypted_client_hello is malformed")
+			return malformed("the inner encrypted_client_hello is malformed")
 		}
 		return nil
 	case typ != echOuter:
-		return malformed(alertIllegalParameter, "the encrypted_client_hello is of type %d", typ)
+		return malformed("the encrypted_client_hello is of type %d", typ)
 	}
 	if !body.Skip(2+2+1) || // HPKE suite, configuration id
 		!body.ReadUint16LengthPrefixed(&key) || !body.ReadUint16LengthPrefixed(&payload) || !body.Empty() {
-		return malformed(alertDecodeError, "the encrypted_client_hello is malformed")
+		return malformed("the encrypted_client_hello is malformed")
 	}
 	h.ech = true
 	return nil

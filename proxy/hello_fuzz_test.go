@@ -142,7 +142,7 @@ func FuzzHelloChunks(f *testing.F) {
 		if err != nil {
 			a, _ := errors.AsType[*helloError](wholeErr)
 			b, _ := errors.AsType[*helloError](err)
-			if a.reason != b.reason || a.msg != b.msg || a.alert != b.alert || a.rawName != b.rawName {
+			if a.reason != b.reason || a.msg != b.msg || a.rawName != b.rawName {
 				t.Fatalf("whole: %+v; in chunks: %+v", a, b)
 			}
 			return
