@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 )
 
 // bench is a run.
@@ -40,11 +39,6 @@ func measureAll(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	}
 	b.choosePorts(ctx)
 	b.chooseSubjects(ctx)
-	origin, err := b.startOrigin(ctx)
-	if err != nil {
-		return err
-	}
-	defer origin.stop(time.Second)
 	for repeat := range o.Repeat {
 		for _, r := range b.round() {
 			if err := b.take(ctx, repeat, r); err != nil {
@@ -92,8 +86,8 @@ func (b *bench) startOrigin(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(b.o.Dir, "origin")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir := b.o.endsDir()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
 	c, err := command{argv: []string{b.self, roleOrigin, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()

@@ -32,5 +32,7 @@
 //     allowlist and for one that is not (probe.go).
 //   - The namespace holds network, mounts and processes, and belongs to one
 //     process: when that ends, however it ends, everything in it is gone
-//     (namespace.go). Without root all stays on loopback addresses.
+//     (namespace.go). Each subject has a network of its own inside, so that none
+//     finds the ports occupied that another has left to linger. Without root all
+//     stays on loopback addresses, in one network.
 package main

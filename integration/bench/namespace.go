@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,7 @@ func inNamespace(ctx context.Context, o options, stdout, stderr io.Writer) (reas
 }
 
 // furnish makes the namespaces habitable: a /proc of their own processes, a
-// private /run and /dev/shm, a hosts file with the origin in it, loopback up.
+// private /run and /dev/shm, a hosts file with the origin in it, a network.
 // Nothing of it is seen outside.
 func furnish(hosts string) error {
 	if os.Getpid() != 1 {
@@ -71,6 +72,19 @@ func furnish(hosts string) error {
 	}
 	if err := syscall.Mount(file, "/etc/hosts", "", syscall.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mounting /etc/hosts: %w", err)
+	}
+	// From here on, one thread makes networks and starts what lives in them.
+	runtime.LockOSThread()
+	return freshNetwork()
+}
+
+// freshNetwork moves this thread, and what it starts from now on, into a new
+// network with loopback up. The connections that one subject leaves to linger
+// (TIME_WAIT) occupy ports for a minute, and would be in the next one's way.
+// It is for the goroutine of furnish.
+func freshNetwork() error {
+	if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("a new network: %w", err)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("ip link set lo up: %w: %s", err, out)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -172,6 +173,9 @@ func (o *options) warm() time.Duration { return min(o.length()/4, time.Second) }
 func (o *options) Hosts() string {
 	return "127.0.0.1 localhost\n" + originAddr + " " + originName + " " + strangerName + "\n"
 }
+
+// endsDir is the folder that the ends share.
+func (o *options) endsDir() string { return filepath.Join(o.Dir, "ends") }
 
 // originTLS and originHTTP are where the origin is.
 func (o *options) originTLS() netip.AddrPort  { return originPort(o.TLSPort) }

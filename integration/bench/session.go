@@ -20,6 +20,7 @@ type session struct {
 	way         way
 	addr        netip.AddrPort
 	dir         string
+	origin      *child
 	child       *child // nil: no proxy, the origin itself
 	startMillis float64
 	filters     bool
@@ -30,6 +31,19 @@ type session struct {
 func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 	b.sessions++
 	s := &session{bench: b, way: st.way, dir: filepath.Join(b.o.Dir, fmt.Sprintf("s%04d", b.sessions))}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	if !b.o.Loopback {
+		if err := freshNetwork(); err != nil {
+			return nil, err
+		}
+	}
+	if s.origin, err = b.startOrigin(ctx); err != nil {
+		return nil, err
+	}
 	if st.subject.launch == nil {
 		s.addr = b.o.originTLS()
 		if st.way == wayHTTP {
@@ -37,11 +51,6 @@ func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 		}
 		return s, nil
 	}
-	defer func() {
-		if err != nil {
-			s.stop()
-		}
-	}()
 	// Whoever gives up root must be able to write here.
 	if err := errors.Join(os.Mkdir(s.dir, 0o777), os.Chmod(s.dir, 0o777)); err != nil {
 		return nil, err
@@ -126,6 +135,9 @@ func (s *session) logged() bool {
 func (s *session) stop() {
 	if s.child != nil {
 		s.child.stop(3 * time.Second)
+	}
+	if s.origin != nil {
+		s.origin.stop(time.Second)
 	}
 	_ = os.RemoveAll(s.dir) // what stays goes with the run's folder
 }
@@ -252,7 +264,7 @@ func (b *bench) startClient(ctx context.Context, t task) (*ends, error) {
 	if err != nil {
 		return nil, errors.Join(err, outR.Close(), outW.Close())
 	}
-	dir := filepath.Join(b.o.Dir, "origin") // the ends share a folder
+	dir := b.o.endsDir()
 	c, err := command{argv: []string{b.self, roleClient, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU(), stdin: inR, stdout: outW}.start()
 	inR.Close()
 	outW.Close()

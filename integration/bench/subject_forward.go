@@ -103,6 +103,7 @@ CONFIG proxy.config.http.transaction_no_activity_timeout_in INT 3600
 CONFIG proxy.config.http.transaction_no_activity_timeout_out INT 3600
 CONFIG proxy.config.log.logging_enabled INT 3
 CONFIG proxy.config.log.max_secs_per_buffer INT 1
+CONFIG proxy.config.log.periodic_tasks_interval INT 1
 CONFIG proxy.config.log.logfile_dir STRING %s
 CONFIG proxy.config.local_state_dir STRING %s
 CONFIG proxy.config.diags.logfile.filename STRING diags.log
