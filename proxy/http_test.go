@@ -15,7 +15,9 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -1062,7 +1064,8 @@ func TestHTTPSmuggling(t *testing.T) {
 	for name, rest := range tests {
 		t.Run(name, func(t *testing.T) {
 			type request struct{ line, framing, body string }
-			var got []request
+			var mu sync.Mutex // guards seen: a connection may come when all is over
+			var seen []request
 			done := make(chan struct{})
 			var conns atomic.Int64
 			port := tcpOrigin(t, func(c *net.TCPConn) {
@@ -1075,7 +1078,9 @@ func TestHTTPSmuggling(t *testing.T) {
 						return
 					}
 					body, err := io.ReadAll(req.Body)
-					got = append(got, request{req.Method + " " + req.RequestURI, fmt.Sprint(req.ContentLength, req.TransferEncoding), string(body)})
+					mu.Lock()
+					seen = append(seen, request{req.Method + " " + req.RequestURI, fmt.Sprint(req.ContentLength, req.TransferEncoding), string(body)})
+					mu.Unlock()
 					if err != nil {
 						return
 					}
@@ -1091,6 +1096,9 @@ func TestHTTPSmuggling(t *testing.T) {
 			if conns.Load() > 0 {
 				<-done
 			}
+			mu.Lock()
+			got := slices.Clone(seen)
+			mu.Unlock()
 			if len(got) > 1 {
 				t.Errorf("the origin got %d requests: %q", len(got), got)
 			}
