@@ -1,10 +1,7 @@
 package logging
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"log"
 	"log/slog"
 	"time"
 
@@ -38,27 +35,4 @@ func (h slogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements [slog.Handler].
 func (h slogHandler) WithGroup(name string) slog.Handler {
 	return slogHandler{h.Handler.WithGroup(name)}
-}
-
-// Std returns a standard logger, for http.Server's ErrorLog and for anything
-// that wants a Printf method, goproxy for one. What it is told goes to l at
-// level debug with from as the speaker: libraries report what clients did
-// wrong, which is the flow log's to tell.
-func Std(l zerolog.Logger, from string) *log.Logger {
-	if l.GetLevel() > zerolog.DebugLevel {
-		return log.New(io.Discard, "", 0) // which formats nothing
-	}
-	return log.New(stdWriter{l: l, from: from}, "", 0)
-}
-
-type stdWriter struct {
-	l    zerolog.Logger
-	from string
-}
-
-// Write implements [io.Writer]; p is one message.
-func (w stdWriter) Write(p []byte) (int, error) {
-	text := sentence(string(bytes.TrimSpace(p)), messageLimit)
-	w.l.Debug().Str(FieldFrom, w.from).Str("text", text).Msg("a library said")
-	return len(p), nil
 }

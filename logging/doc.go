@@ -34,7 +34,7 @@
 //
 // [New] makes a zerolog.Logger, in JSON or for people. [Async] puts a bounded
 // buffer in front of standard error, for a log that nobody reads must not hold
-// up the proxy. [Slog] and [Std] bring libraries in.
+// up the proxy. [Slog] brings libraries in.
 //
 // The package sets none of zerolog's package variables, starts no goroutine
 // but inside the Run methods, and knows no files: it is handed its writers.

@@ -12,7 +12,6 @@ const (
 	FieldFlowID   = "flow_id"
 	FieldDropped  = "dropped"
 	FieldTotal    = "total"
-	FieldFrom     = "from" // the library that speaks
 )
 
 // timeLayout is RFC 3339 in milliseconds; times are always in UTC.

@@ -161,18 +161,3 @@ func TestSlogHasOneTime(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 }
-
-func TestStdSpeaksAtDebug(t *testing.T) {
-	var out bytes.Buffer
-	Std(newLog(t, &out, Options{}), "http").Printf("http: %s", "not at level info")
-	if out.Len() != 0 {
-		t.Errorf("at level info it said %q", out.String())
-	}
-	std := Std(newLog(t, &out, Options{Level: "debug"}), "http")
-	std.Printf("bad request from %q\n%s", "x\x1b", strings.Repeat("y", 5000))
-	m := fields(t, out.String())
-	text, _ := m["text"].(string)
-	if m[FieldLevel] != "debug" || m[FieldFrom] != "http" || len(text) > messageLimit || !strings.HasPrefix(text, `bad request from "x\x1b"\n`) {
-		t.Errorf("got %v", m)
-	}
-}

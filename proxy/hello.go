@@ -89,10 +89,6 @@ func (e *helloError) Error() string { return e.msg }
 // Unwrap returns what the connection said, nil when the bytes were at fault.
 func (e *helloError) Unwrap() error { return e.err }
 
-// empty reports whether the connection brought no byte at all: a health
-// check, or a peer that waits for the server to speak first.
-func (e *helloError) empty() bool { return e.taken == 0 }
-
 // malformed returns a refusal of what the client sent.
 func malformed(format string, args ...any) *helloError {
 	return &helloError{reason: policy.ReasonMalformedHello, msg: fmt.Sprintf(format, args...)}

@@ -536,7 +536,7 @@ func TestReadHelloCutShort(t *testing.T) {
 			if !ok {
 				t.Fatalf("err = %v", err)
 			}
-			if e.reason != tt.reason || e.msg != tt.msg || e.timeout != tt.timeout || e.empty() != (tt.sent == "") {
+			if e.reason != tt.reason || e.msg != tt.msg || e.timeout != tt.timeout || (e.taken == 0) != (tt.sent == "") {
 				t.Errorf("%+v", e)
 			}
 			if tt.err != nil && !errors.Is(err, tt.err) {
