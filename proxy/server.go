@@ -127,9 +127,8 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	var loops sync.WaitGroup
-	lotCtx, closeLot := context.WithCancel(connCtx)
 	loops.Go(func() {
-		if err := s.lot.run(lotCtx, (*tunnel).carry); err != nil {
+		if err := s.lot.run(connCtx, (*tunnel).carry); err != nil {
 			s.deps.Log.Error().Err(err).Msg("idle tunnels can no longer rest")
 		}
 	})
@@ -138,8 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 		loops.Go(func() { s.accept(connCtx, ln) })
 	}
 	loops.Go(func() { s.front.serve(connCtx) })
-	sweepCtx, stopSweep := context.WithCancel(connCtx)
-	loops.Go(func() { s.sweep(sweepCtx) })
+	loops.Go(func() { s.sweep(connCtx) })
 
 	select {
 	case <-ctx.Done():
@@ -151,8 +149,6 @@ func (s *Server) Run(ctx context.Context) error {
 	cutConns()
 	s.front.close()
 	s.work.Wait()
-	stopSweep()
-	closeLot()
 	loops.Wait()
 	return nil
 }
