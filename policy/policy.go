@@ -119,6 +119,19 @@ const (
 	ReasonLimit             Reason = "limit"              // a connection limit is reached
 )
 
+// Enforcement says on whose word a decision was made, a published vocabulary.
+// An S3 bucket judged by "connect" or "sni" is advisory: S3 routes by the Host
+// header inside TLS.
+type Enforcement string
+
+// The enforcements.
+const (
+	EnforcementConnect Enforcement = "connect" // the authority of CONNECT
+	EnforcementHTTP    Enforcement = "http"    // a plain HTTP request's target
+	EnforcementSNI     Enforcement = "sni"     // the ClientHello alone
+	EnforcementInspect Enforcement = "inspect" // the request inside TLS: Query.S3
+)
+
 // Source is the caller, as far as it is known.
 type Source struct {
 	// Addr is the caller's address, unmapped (never an IPv4-mapped IPv6 address).
@@ -134,6 +147,10 @@ type Query struct {
 	// Protocol is what the attempt carries, ProtocolUnknown while that is not
 	// known (a CONNECT tunnel before its first bytes).
 	Protocol Protocol
+	// S3 is the request inside an inspected connection, nil before one was read
+	// and on every other connection. Host stays the name that the connection
+	// was opened for.
+	S3 *S3Call
 	// At is the only clock that a policy knows.
 	At time.Time
 }
@@ -151,9 +168,18 @@ type Decision struct {
 	// Source is the name of the first of the policy's sources that the caller
 	// belongs to, "" when it belongs to none.
 	Source string
-	// S3 is what the S3 grammar read from the host; its Form is "" when the
-	// host is not S3's.
+	// S3 is what the S3 grammar read: from the call where the query has one, else
+	// from the host. Its Form is "" when the host is not S3's.
 	S3 S3Ref
+	// Inspect means that the allowance is provisional: the connection must be
+	// inspected, and each request within decided with [Query].S3 before a byte
+	// of it is forwarded. Protocol is then ProtocolTLS. It is false in the answer
+	// to a query that has the request.
+	Inspect bool
+	// OfSource means that it is the copy's source to which Reason refers.
+	OfSource bool
+	// Enforcement is "" when nothing was learned.
+	Enforcement Enforcement
 
 	asked asked // for [Decision.DenyingRule]
 }
