@@ -65,9 +65,15 @@ func (r S3Ref) Opaque() bool { return r.Form != "" && r.Bucket == "" && r.Access
 // as [S3Other], and opaque: several such names answer for every bucket
 // (s3-1-w.amazonaws.com), and none may pass as a stranger to the S3 rules.
 func ParseS3Host(h Host) (S3Ref, bool) {
+	p, ok := readS3Host(h)
+	return p.ref, ok
+}
+
+// readS3Host is ParseS3Host, and keeps what only a request's reader needs.
+func readS3Host(h Host) (s3Parse, bool) {
 	sfx, rest, ok := cutS3Suffix(h.name)
 	if !ok {
-		return S3Ref{}, false
+		return s3Parse{}, false
 	}
 	p := s3Parse{ref: S3Ref{Partition: sfx.partition}}
 	head, last := cutLast(rest)
@@ -82,14 +88,16 @@ func ParseS3Host(h Host) (S3Ref, bool) {
 		ok = p.global(head, last)
 	}
 	if !ok {
-		return S3Ref{}, false
+		return s3Parse{}, false
 	}
-	return p.ref, true
+	return p, true
 }
 
 // s3Parse is the reading of one host. Its methods take labels off the right.
 type s3Parse struct {
 	ref S3Ref
+	// inPath means that a request's path begins with the bucket.
+	inPath bool
 }
 
 // global reads the hosts whose service label stands next to the suffix.
@@ -222,6 +230,10 @@ func (p *s3Parse) privateLink(head string, sfx s3Suffix) bool {
 	rest, kind := cutLast(rest)
 	switch kind {
 	case "bucket":
+		if rest == "" {
+			p.inPath = true
+			return true
+		}
 		p.named(S3PrivateLink, rest)
 	case "accesspoint":
 		p.accessPoint(S3PrivateLink, rest)
@@ -235,6 +247,7 @@ func (p *s3Parse) privateLink(head string, sfx s3Suffix) bool {
 func (p *s3Parse) bucketOrPath(head string) {
 	if head == "" {
 		p.opaque(S3PathStyle)
+		p.inPath = true
 		return
 	}
 	p.named(S3VirtualHosted, head)
@@ -286,6 +299,7 @@ func (p *s3Parse) express(head, zone string) {
 	switch {
 	case zone == "control" || zone == "control-fips":
 		p.opaque(S3ExpressControl)
+		p.inPath = true
 	case strings.HasSuffix(head, "--x-s3") || strings.HasSuffix(head, "--xa-s3"):
 		p.named(S3Express, head)
 	default:

@@ -1,6 +1,10 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // S3Request is a request to S3 as it was sent: nothing decoded, cleaned or
 // joined on the way here.
@@ -103,6 +107,180 @@ func badCall(reason Reason, format string, args ...any) *S3RequestError {
 
 // ParseS3Request reads a request as S3 does. Its error is [S3RequestError]:
 // what S3 and this parser could read in two ways is refused, never guessed.
+//
+// Nothing is normalised. The bucket is the Host header's, or the first segment
+// of the path, decoded once; the key is all the rest, decoded once.
 func ParseS3Request(r S3Request) (S3Call, error) {
-	return S3Call{}, badCall(ReasonS3Opaque, "requests are not read yet")
+	call, err := r.parse()
+	if err != nil {
+		return S3Call{}, err
+	}
+	return call, nil
 }
+
+func (r S3Request) parse() (S3Call, *S3RequestError) {
+	var c S3Call
+	target, err := splitS3Target(r.Target)
+	if err != nil {
+		return c, err
+	}
+	host, err := r.readHost(target.authority)
+	if err != nil {
+		return c, err
+	}
+	p, ok := readS3Host(host)
+	if !ok {
+		return c, badCall(ReasonNameMismatch, "the request's Host %.80q is no host of S3's", host.String())
+	}
+	c.Host = host
+	level, err := c.readPath(&p, target.path)
+	if err != nil {
+		return c, err
+	}
+	c.Ref = p.ref
+	params, err := parseQuery(target.query)
+	if err != nil {
+		return c, err
+	}
+	if c.Signer, err = readSigner(r.values("Authorization"), params); err != nil {
+		return c, err
+	}
+	if err = c.readOperation(r.Method, level, params); err != nil {
+		return c, err
+	}
+	return c, c.readHeaders(r, params)
+}
+
+// readHost reads the Host header. An absolute target must agree with it: S3
+// goes by the target then (RFC 9112, section 3.2.2), others may go by Host.
+func (r S3Request) readHost(authority string) (Host, *S3RequestError) {
+	host, port, err := parseAuthority(r.Host)
+	if err != nil || authority == "" {
+		return host, err
+	}
+	named, namedPort, err := parseAuthority(authority)
+	if err != nil {
+		return host, err
+	}
+	if named != host || namedPort != port {
+		return host, badCall(ReasonNameMismatch, "the request's target and its Host name two hosts")
+	}
+	return host, nil
+}
+
+// values returns a header's values.
+func (r S3Request) values(name string) []string {
+	if r.Header == nil {
+		return nil
+	}
+	return r.Header(name)
+}
+
+// readPath reads the bucket, where the path has it, and the key.
+func (c *S3Call) readPath(p *s3Parse, path string) (s3Level, *S3RequestError) {
+	var err *S3RequestError
+	if p.inPath {
+		c.Key, err = takeBucket(p, path)
+	} else if !p.ref.Opaque() {
+		var ok bool
+		if c.Key, ok = unescape(path[1:]); !ok {
+			err = badCall(ReasonS3Opaque, "the path is not percent-encoded well")
+		}
+	}
+	switch {
+	case c.Key != "":
+		return s3Object, err
+	case !p.ref.Opaque():
+		return s3Bucket, err
+	}
+	return s3Service, err
+}
+
+// readOperation names the operation.
+func (c *S3Call) readOperation(method string, level s3Level, params []param) *S3RequestError {
+	if c.Ref.Form == S3Website {
+		switch method {
+		case "GET":
+			c.Operation = "GetObject" // of a bucket, too: its index document
+		case "HEAD":
+			c.Operation = "HeadObject"
+		}
+		return nil
+	}
+	asked, err := readResource(params)
+	if err != nil {
+		return err
+	}
+	c.Operation = asked.operation(method, level)
+	if level != s3Service || asked.resource != "" || method != "GET" {
+		return nil
+	}
+	switch c.Ref.Form {
+	case S3PathStyle, S3PrivateLink:
+		c.Operation = "ListBuckets"
+	case S3ExpressControl:
+		c.Operation = "ListDirectoryBuckets"
+	default: // a form whose operations are not S3's own
+	}
+	return nil
+}
+
+// readHeaders reads what headers add to the operation. Presigned URLs may
+// carry such headers as parameters.
+func (c *S3Call) readHeaders(r S3Request, params []param) *S3RequestError {
+	for _, p := range params {
+		if strings.EqualFold(p.name, "X-Amz-Copy-Source") || strings.EqualFold(p.name, "X-Amz-Rename-Source") {
+			return badCall(ReasonS3Operation, "the query names the source of a copy: send it as a header")
+		}
+	}
+	if err := c.readCopySource(r.values("X-Amz-Copy-Source")); err != nil {
+		return err
+	}
+	if err := c.readRenameSource(r.values("X-Amz-Rename-Source")); err != nil {
+		return err
+	}
+	switch c.Operation {
+	case "PutObject", "CopyObject", "CreateMultipartUpload":
+		c.ACL = "PutObjectAcl"
+	case "CreateBucket":
+		c.ACL = "PutBucketAcl"
+	case "PostObject":
+		if c.Signer.Scheme == S3Anonymous {
+			c.Signer.Scheme = S3SigForm
+		}
+	}
+	if c.ACL != "" && !asksForGrants(r, params) {
+		c.ACL = ""
+	}
+	return nil
+}
+
+// asksForGrants reports whether a request gives others access to what it
+// makes: any grant, and any canned ACL but those that give it to the bucket's
+// owner alone.
+func asksForGrants(r S3Request, params []param) bool {
+	canned := r.values("X-Amz-Acl")
+	for _, p := range params {
+		if strings.EqualFold(p.name, "X-Amz-Acl") {
+			canned = append(slices.Clip(canned), p.value)
+		}
+		if len(p.name) > len(grantPrefix) && strings.EqualFold(p.name[:len(grantPrefix)], grantPrefix) {
+			return true
+		}
+	}
+	for _, acl := range canned {
+		switch acl {
+		case "private", "bucket-owner-read", "bucket-owner-full-control":
+		default:
+			return true
+		}
+	}
+	for _, to := range [...]string{"Read", "Write", "Read-Acp", "Write-Acp", "Full-Control"} {
+		if len(r.values(grantPrefix+to)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+const grantPrefix = "X-Amz-Grant-"
