@@ -99,7 +99,7 @@ func (r *reader) cases(n *yaml.Node, c *Cases) {
 
 func (r *reader) readCase(n *yaml.Node) Case {
 	c := Case{Pos: r.pos(n)}
-	before := len(r.errs)
+	before := r.faults()
 	for key, value := range r.fields(n, "a case", []string{"name", "from", "to", "at", "expect", "rule", "reason"}) {
 		switch key.Value {
 		case "name":
@@ -118,7 +118,7 @@ func (r *reader) readCase(n *yaml.Node) Case {
 			c.Reason = Reason(r.word(value, "reason", reasonWords()...))
 		}
 	}
-	if len(r.errs) > before {
+	if r.faults() > before {
 		return c
 	}
 	for _, missing := range []struct{ key, value, hint string }{

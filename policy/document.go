@@ -63,7 +63,14 @@ type s3Text struct {
 	accessPoints []*yaml.Node
 	regions      []*yaml.Node
 	partition    *yaml.Node
-	listed       bool // buckets or access_points are there
+	opaque       *yaml.Node // nil unless allow
+	inspect      *yaml.Node // nil unless true
+	operations   []*yaml.Node
+	accounts     []*yaml.Node
+	anonymous    bool
+	noPresigned  bool
+	conditions   []*yaml.Node // the keys that need inspect
+	listed       bool         // buckets or access_points are there
 }
 
 // portRange is a range of ports, both ends included.
@@ -87,7 +94,10 @@ func ruleKeys() []string {
 }
 
 func s3Keys() []string {
-	return []string{"buckets", "access_points", "regions", "partition", "inspect", "operations", "accounts"}
+	return []string{
+		"buckets", "access_points", "regions", "partition", "opaque",
+		"inspect", "operations", "accounts", "anonymous", "presigned",
+	}
 }
 
 // readDocument reads one document. Whatever is wrong with it is in its
@@ -112,7 +122,7 @@ func readDocument(t Text) *document {
 				d.sources = append(d.sources, d.readSource(item))
 			}
 		case "rules":
-			d.rules = make([]ruleText, 0, len(n.Content))
+			d.rules = make([]ruleText, 0, min(len(n.Content), 1<<17)) // millions are no rules
 			for item := range d.items(n, "rules") {
 				d.rules = append(d.rules, d.readRule(item))
 			}
@@ -164,7 +174,7 @@ func (r *reader) readMode(mode, until *yaml.Node) *standing {
 func (r *reader) readSource(n *yaml.Node) sourceText {
 	s := sourceText{node: n}
 	var mode, until, cidrs *yaml.Node
-	before, other := len(r.errs), false
+	before, other := r.faults(), false
 	for key, value := range r.fields(n, "a source", sourceKeys()) {
 		switch key.Value {
 		case "name":
@@ -189,7 +199,7 @@ func (r *reader) readSource(n *yaml.Node) sourceText {
 		}
 	}
 	s.standing = r.readMode(mode, until)
-	if len(r.errs) > before {
+	if r.faults() > before {
 		return s
 	}
 	switch {
@@ -226,7 +236,7 @@ func (r *reader) readECS(n *yaml.Node) {
 
 func (r *reader) readRule(n *yaml.Node) ruleText {
 	rule := ruleText{node: n, verdict: Allow}
-	before := len(r.errs)
+	before := r.faults()
 	for key, value := range r.fields(n, "a rule", ruleKeys()) {
 		if slices.Contains([]string{"hosts", "cidrs", "s3", "preset"}, key.Value) {
 			rule.targets = append(rule.targets, key.Value)
@@ -234,7 +244,7 @@ func (r *reader) readRule(n *yaml.Node) ruleText {
 		r.readRuleKey(&rule, key.Value, value)
 	}
 	rule.listed = len(rule.targets) == 1
-	if len(r.errs) > before {
+	if r.faults() > before {
 		return rule // a key that seems missing is most likely the one just reported
 	}
 	if rule.nameAt == nil {
@@ -320,24 +330,34 @@ func (r *reader) readS3(n *yaml.Node) *s3Text {
 		case "partition":
 			s.partition = value
 			r.text(value, "partition")
-		case "inspect":
-			if !r.boolean(value, "inspect") {
-				continue // what this version does anyway
+		case "opaque":
+			if r.word(value, "opaque", "allow", "deny") == "allow" {
+				s.opaque = key
 			}
-			r.failUninspected(key)
-		case "operations", "accounts":
-			r.texts(value, key.Value)
-			r.failUninspected(key)
+		case "inspect":
+			if r.boolean(value, "inspect") {
+				s.inspect = key
+			}
+		default:
+			s.conditions = append(s.conditions, key)
+			r.readS3Condition(s, key.Value, value)
 		}
 	}
 	return s
 }
 
-// failUninspected refuses a condition on what is inside TLS. Ignoring it
-// would widen the rule.
-func (r *reader) failUninspected(key *yaml.Node) {
-	r.fail(key, "leave it out and know that a bucket rule is then advisory: S3 routes by the Host header inside TLS, "+
-		"so back it with a VPC endpoint policy", "%q needs TLS interception, which this version does not have", key.Value)
+// readS3Condition reads a key that asks something of the request inside TLS.
+func (r *reader) readS3Condition(s *s3Text, key string, n *yaml.Node) {
+	switch key {
+	case "operations":
+		s.operations = r.texts(n, key)
+	case "accounts":
+		s.accounts = r.texts(n, key)
+	case "anonymous":
+		s.anonymous = r.word(n, key, "allow", "deny") == "allow"
+	case "presigned":
+		s.noPresigned = r.word(n, key, "allow", "deny") == "deny"
+	}
 }
 
 // standing is a mode and until when it holds.

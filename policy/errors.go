@@ -108,6 +108,7 @@ func (e Errors) Unwrap() []error {
 // are none.
 func gather(readers ...*reader) error {
 	var all Errors
+	dropped := 0
 	for _, r := range readers {
 		slices.SortStableFunc(r.errs, func(a, b *Error) int {
 			if a.Pos.Line != b.Pos.Line {
@@ -116,8 +117,9 @@ func gather(readers ...*reader) error {
 			return a.Pos.Column - b.Pos.Column
 		})
 		all = append(all, r.errs...)
+		dropped += r.more
 	}
-	switch more := len(all) - maxErrors; {
+	switch more := len(all) - maxErrors + dropped; {
 	case len(all) == 0:
 		return nil
 	case more > 0:

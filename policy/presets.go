@@ -51,7 +51,7 @@ func loadPreset(name string) (*presetFile, error) {
 // named RULE/PART, stands where the rule stands, and has its owner, action,
 // sources and resolves_to.
 func (c *compiler) preset(r *reader, text *ruleText) {
-	before := len(r.errs)
+	before := r.faults()
 	for what, n := range map[string]*yaml.Node{"ports": text.portsAt, "protocol": text.protocolAt, "allow_broad": text.allowBroad} {
 		if n != nil {
 			r.fail(n, "leave it out, or write rules of hosts", "a preset brings its own %s", what)
@@ -73,7 +73,7 @@ func (c *compiler) preset(r *reader, text *ruleText) {
 	}
 	parts := presetParts(r, text, f, name, extras)
 	values := presetValues(r, text, f)
-	if len(r.errs) > before {
+	if r.faults() > before {
 		return
 	}
 	for _, n := range parts {

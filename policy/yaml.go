@@ -17,14 +17,25 @@ import (
 // maxDocument bounds one document's size in bytes.
 const maxDocument = 16 << 20
 
+// maxValues bounds how many values one document may hold. YAML's reader takes
+// 300 bytes for each before anybody can see what it is, and a large file that
+// is no policy at all must not end a proxy that has a good one. A rule has
+// about a dozen.
+const maxValues = 2_000_000
+
 // reader reads one YAML document strictly and collects what is wrong with
 // it. Its methods never stop at the first error: they report it and return
 // what a caller can go on with.
 type reader struct {
 	file  string
-	lines [][]byte
-	errs  Errors
+	lines []string // parts of one text: an error must not copy a long line
+	errs  Errors   // at most maxKept
+	more  int      // errors that were not kept
 }
+
+// maxKept bounds how many errors of one document are kept until they are
+// sorted: a large file that is no policy has one for each of its words.
+const maxKept = 1000
 
 // read parses text and returns its root mapping; nil when there is nothing
 // to go on with.
@@ -38,8 +49,11 @@ func (r *reader) read(t Text) *yaml.Node {
 		line := 1 + bytes.Count(t.Data[:invalidUTF8(t.Data)], []byte("\n"))
 		r.failAt(line, 1, "save the file as UTF-8", "the document is not UTF-8 text")
 		return nil
+	case mostValues(t.Data) > maxValues:
+		r.failAt(0, 0, "split it into several documents, if it is a policy", "the document may hold more than %d values", maxValues)
+		return nil
 	}
-	r.lines = bytes.Split(t.Data, []byte("\n"))
+	r.lines = strings.Split(string(t.Data), "\n")
 	decoder := yaml.NewDecoder(bytes.NewReader(t.Data))
 	var doc, second yaml.Node
 	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
@@ -56,7 +70,7 @@ func (r *reader) read(t Text) *yaml.Node {
 	}
 	root := doc.Content[0]
 	r.refuseReferences(root)
-	if len(r.errs) > 0 {
+	if r.faults() > 0 {
 		return nil
 	}
 	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
@@ -64,6 +78,12 @@ func (r *reader) read(t Text) *yaml.Node {
 		return nil
 	}
 	return root
+}
+
+// mostValues returns how many values data can hold at most, about: each has a
+// line, a comma or a colon before it, or nests.
+func mostValues(data []byte) int {
+	return bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte(",")) + bytes.Count(data, []byte(": "))
 }
 
 // invalidUTF8 returns the offset of the first byte that is not UTF-8.
@@ -92,16 +112,18 @@ func (r *reader) syntax(err error) {
 	}
 	line = min(max(line, 1), len(r.lines))
 	source := r.lines[line-1]
-	column := 1 + len(source) - len(bytes.TrimLeft(source, " "))
+	column := 1 + len(source) - len(strings.TrimLeft(source, " "))
 	hint := ""
-	if bytes.ContainsRune(source, '\t') {
+	if strings.ContainsRune(source, '\t') {
 		hint = "YAML is indented with spaces, never with tabs"
 	}
 	r.failAt(line, column, hint, "not valid YAML: %s", message)
 }
 
 // refuseReferences reports anchors, aliases and merge keys: a policy says
-// what it means where it stands.
+// what it means where it stands. Of the tags that turn a mapping or a list
+// into something else nobody here knows one; those of scalars are the affair
+// of whoever reads them.
 func (r *reader) refuseReferences(n *yaml.Node) {
 	const hint = "write the value out; a preset or a source can be named by many rules"
 	switch {
@@ -112,6 +134,8 @@ func (r *reader) refuseReferences(n *yaml.Node) {
 		r.fail(n, hint, "an anchor (&%s) is not allowed in a policy", n.Anchor)
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!merge":
 		r.fail(n, hint, "a merge key (<<) is not allowed in a policy")
+	case n.Kind == yaml.MappingNode && n.ShortTag() != "!!map", n.Kind == yaml.SequenceNode && n.ShortTag() != "!!seq":
+		r.fail(n, "leave it out", "the tag %s is not allowed in a policy", n.ShortTag())
 	}
 	for _, child := range n.Content {
 		r.refuseReferences(child)
@@ -127,6 +151,10 @@ func (r *reader) fail(n *yaml.Node, hint, format string, args ...any) {
 // and folding make the two differ, so only what stands as written counts.
 func (r *reader) failIn(n *yaml.Node, offset int, hint, format string, args ...any) {
 	column := n.Column
+	if r.full() {
+		r.more++
+		return
+	}
 	if line := r.line(n.Line); offset > 0 && offset <= len(n.Value) {
 		if i := strings.Index(skipRunes(line, column-1), n.Value); i == 0 || i == 1 {
 			column += i + utf8.RuneCountInString(n.Value[:offset])
@@ -149,6 +177,10 @@ func skipRunes(s string, n int) string {
 }
 
 func (r *reader) failAt(line, column int, hint, format string, args ...any) {
+	if r.full() {
+		r.more++
+		return
+	}
 	r.errs = append(r.errs, &Error{
 		Pos:     Pos{File: r.file, Line: line, Column: column},
 		Message: fmt.Sprintf(format, args...),
@@ -157,11 +189,17 @@ func (r *reader) failAt(line, column int, hint, format string, args ...any) {
 	})
 }
 
+// full reports whether a further error is counted only.
+func (r *reader) full() bool { return len(r.errs) >= maxKept }
+
+// faults counts the errors so far.
+func (r *reader) faults() int { return len(r.errs) + r.more }
+
 func (r *reader) line(number int) string {
 	if number < 1 || number > len(r.lines) {
 		return ""
 	}
-	return string(r.lines[number-1])
+	return r.lines[number-1]
 }
 
 func (r *reader) pos(n *yaml.Node) Pos { return Pos{File: r.file, Line: n.Line, Column: n.Column} }
@@ -220,7 +258,7 @@ func (r *reader) items(n *yaml.Node, what string) iter.Seq[*yaml.Node] {
 			r.fail(n, "leave the key out, or list something", "%s is an empty list", what)
 		default:
 			for _, item := range n.Content {
-				if !yield(item) {
+				if r.full() || !yield(item) {
 					return
 				}
 			}
