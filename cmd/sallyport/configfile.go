@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -46,18 +48,36 @@ func checkConfigFile(path string, data []byte) (*configFile, error) {
 	return f, errors.Join(f.errs...)
 }
 
+// pipePatience bounds how long a pipe in the place of a file may keep its
+// reader waiting. The output of a command is such a pipe, and has its uses
+// where it is read once; a file whose writer went away must not hold up a
+// reload, and with it the end of the process.
+const pipePatience = 5 * time.Second
+
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
+	// Without O_NONBLOCK the open itself would wait for a pipe's writer.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) {
+		return nil, fmt.Errorf("%w: it is a socket or a device without a driver, not a file", err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer file.Close() //nolint:errcheck // nothing was written
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
+	_ = file.SetReadDeadline(time.Now().Add(pipePatience)) // where it can be set; nothing else waits
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	switch pipe := info.Mode()&os.ModeNamedPipe != 0; {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%s is a pipe whose writer neither wrote nor went away for %v: name a file, which can be read again", path, pipePatience)
+	case err != nil:
+		return nil, err
+	case pipe && len(data) == 0:
+		return nil, fmt.Errorf("%s is a pipe that nobody writes to: name a file, which can be read again", path)
+	case int64(len(data)) > limit:
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
 	}
 	return data, nil

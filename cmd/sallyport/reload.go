@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -122,6 +123,9 @@ func (r *reloader) refuse(what, version string, err error, asked bool) {
 		event := r.log.Error().Err(e).Str(logging.FieldPolicy, r.live.Version())
 		if version != "" {
 			event.Str("refused_version", version)
+		}
+		if at, ok := errors.AsType[*policy.Error](e); ok && at.Hint != "" {
+			event.Str("hint", at.Hint)
 		}
 		event.Msg("policy refused, the one in force stays")
 	}
