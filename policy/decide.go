@@ -17,6 +17,7 @@ type Policy struct {
 	closed      bool // some deny rule lists addresses
 	buckets     nameIndex
 	accessPoint nameIndex
+	shared      shares
 	callers     prefixTable // prefix to sources
 	warnings    []Warning
 	notes       []Warning
@@ -54,6 +55,9 @@ const (
 	missPort
 	missProtocol
 	missSource
+	missOpaque
+	missOperation
+	missAccount
 )
 
 // search is one run of Decide.
@@ -63,6 +67,10 @@ type search struct {
 	port     uint16
 	protocol Protocol // ProtocolUnknown fits all
 	s3       S3Ref
+	inPath   bool  // the host leaves the bucket to the path
+	asks     asks  // what is asked of S3, the zero value before inspection
+	inspect  bool  // some rule must see the requests before it can say
+	closest  miss  // by how little the best allow rule missed a call
 	deny     int32 // the first deny rule that fits, -1 for none
 	allow    int32 // the allow rule that governs, -1 for none
 	// While the protocol is not known, the first deny rules that fit one
@@ -80,34 +88,69 @@ type search struct {
 // rule for one protocol reaches a tunnel whose protocol is not known yet when
 // the governing rule would let it carry that protocol.
 //
+// Where a rule that inspects could speak of the host, the answer to a query
+// without a call is provisional, see [Decision.Inspect]. With the call, the
+// bucket is the call's own, and a copy is allowed when some rule allows
+// GetObject of its source, too.
+//
 // In report mode a denial becomes an allow that keeps the denial's reason and
 // rule, see [Decision.WouldDeny]. An attempt without a name stays denied:
-// there is nothing to connect to. Decide does not allocate.
+// there is nothing to connect to. Decide of a query without a call does not
+// allocate.
 func (p *Policy) Decide(q Query) Decision {
 	if p == nil {
-		return Decision{Reason: unmatched(q.Host, S3Ref{})}
+		return Decision{Reason: unmatched(q.Host, S3Ref{}), Enforcement: q.enforcement()}
 	}
 	s := p.begin(q)
-	d := Decision{S3: s.s3}
+	d := Decision{S3: s.s3, Enforcement: q.enforcement()}
 	if p.closed {
 		d.asked = asked{p, s.source, s.port, s.protocol}
 	}
 	d.Source, d.Mode = p.standingOf(q)
-	s.run(q.Host)
-	switch {
-	case s.deny >= 0:
-		d.Rule, d.Reason = &p.rules[s.deny], ReasonDenyRule
-	case s.allow >= 0:
-		d.Rule, d.Reason, d.Verdict = &p.rules[s.allow], ReasonRule, Allow
-		d.Protocol = d.Rule.Protocol
-		return d
-	default:
-		d.Reason = unmatched(q.Host, s.s3)
+	if q.S3 != nil && !sameEndpoint(q.Host, q.S3.Host) {
+		d.Reason = ReasonNameMismatch
+	} else {
+		s.run(s.host(q))
+		s.answer(q, &d)
 	}
-	if d.Mode == Report && d.Reason != ReasonNoName {
+	if d.Verdict == Deny && d.Mode == Report && d.Reason != ReasonNoName {
 		d.Verdict, d.Protocol = Allow, ProtocolTCP
 	}
 	return d
+}
+
+// answer reads the decision off a search that has run.
+func (s *search) answer(q Query, d *Decision) {
+	switch {
+	case s.deny >= 0:
+		d.Rule, d.Reason = &s.policy.rules[s.deny], ReasonDenyRule
+	case s.allow < 0:
+		d.Reason = s.unmatched(s.host(q))
+	case s.copies() && !s.readsSource(d):
+	default:
+		d.Rule, d.Reason, d.Verdict = &s.policy.rules[s.allow], ReasonRule, Allow
+		d.Protocol, d.Inspect = d.Rule.Protocol, s.inspect
+		if s.inspect {
+			d.Protocol = ProtocolTLS
+		}
+	}
+}
+
+// enforcement says on whose word a query is answered.
+func (q *Query) enforcement() Enforcement {
+	if q.S3 != nil {
+		return EnforcementInspect
+	}
+	switch q.Via {
+	case ViaConnect:
+		return EnforcementConnect
+	case ViaHTTP:
+		return EnforcementHTTP
+	case ViaTLS:
+		return EnforcementSNI
+	case ViaUnknown:
+	}
+	return ""
 }
 
 // begin returns the search for a query that has not looked at a rule yet.
@@ -124,15 +167,30 @@ func (p *Policy) begin(q Query) search {
 			s.protocol = ProtocolHTTP
 		}
 	}
-	s.s3, _ = ParseS3Host(q.Host)
+	host, _ := readS3Host(s.host(q))
+	s.s3, s.inPath = host.ref, host.inPath
+	if q.S3 != nil {
+		s.s3, s.asks = q.S3.Ref, asks{call: q.S3, operation: q.S3.Operation, acl: q.S3.ACL}
+	}
 	return s
+}
+
+// host returns the name that is decided about: a call's own, where there is
+// one.
+func (s *search) host(q Query) Host {
+	if q.S3 != nil {
+		return q.S3.Host
+	}
+	return q.Host
 }
 
 // run looks at every rule whose destination fits the host.
 func (s *search) run(h Host) {
-	s.policy.candidates(h, s.s3, s.consider)
+	s.candidates(h, s.consider)
 	carries := ProtocolTCP
-	if s.allow >= 0 {
+	if s.inspect {
+		carries = ProtocolTLS
+	} else if s.allow >= 0 {
 		carries = s.policy.rules[s.allow].Protocol
 	}
 	s.settle(carries)
@@ -159,7 +217,8 @@ func first(i, j int32) int32 {
 }
 
 // candidates visits the rules whose destination fits the host.
-func (p *Policy) candidates(h Host, s3 S3Ref, visit visit) {
+func (s *search) candidates(h Host, visit visit) {
+	p := s.policy
 	if a, literal := h.Addr(); literal {
 		p.addresses.find(a, visit)
 		return
@@ -168,14 +227,17 @@ func (p *Policy) candidates(h Host, s3 S3Ref, visit visit) {
 		return
 	}
 	p.hosts.find(h.name, visit)
-	if s3.Bucket != "" {
-		p.buckets.find(s3.Bucket, visit)
+	if s.s3.Bucket != "" {
+		p.buckets.find(s.s3.Bucket, visit)
 	}
-	if s3.AccessPoint != "" {
-		p.accessPoint.find(s3.AccessPoint, visit)
-		if owned := ownedName(h, s3); owned != "" {
+	if s.s3.AccessPoint != "" {
+		p.accessPoint.find(s.s3.AccessPoint, visit)
+		if owned := ownedName(h, s.s3); owned != "" {
 			p.accessPoint.find(owned, visit)
 		}
+	}
+	if s.inPath && s.s3.Opaque() {
+		p.shared.find(s.s3, s.asks.call != nil, visit)
 	}
 }
 
@@ -184,12 +246,25 @@ func (s *search) consider(rules []int32, spelled bool) {
 	for _, i := range rules {
 		r := &s.policy.rules[i]
 		if r.Verdict == Deny {
-			if best := s.denies(r); first(*best, i) == i && s.misses(r, spelled) == missNothing {
-				*best = i
+			best := s.denies(r)
+			if (first(*best, i) != i && !r.inspects()) || s.misses(r, spelled) != missNothing {
+				continue
+			}
+			if s.waits(r) {
+				s.inspect = true
+			} else {
+				*best = first(*best, i)
 			}
 			continue
 		}
-		if s.misses(r, spelled) == missNothing && (s.allow < 0 || s.policy.governs(i, s.allow)) {
+		if m := s.misses(r, spelled); m != missNothing {
+			if m >= missOperation {
+				s.closest = max(s.closest, m)
+			}
+			continue
+		}
+		s.inspect = s.inspect || s.waits(r)
+		if s.allow < 0 || s.policy.governs(i, s.allow) {
 			s.allow = i
 		}
 	}
@@ -222,7 +297,7 @@ func (p *Policy) governs(i, j int32) bool {
 func (s *search) misses(r *Rule, spelled bool) miss {
 	m := &r.match
 	if m.s3 != nil {
-		if !m.s3.fits(s.s3, r.Verdict) {
+		if !s.fits(m.s3, r.Verdict) {
 			return missRegion
 		}
 	} else if s.s3.Form != "" && !spelled && r.Verdict == Allow {
@@ -235,6 +310,8 @@ func (s *search) misses(r *Rule, spelled bool) miss {
 		return missProtocol
 	case len(m.sources) > 0 && !s.fromAny(m.sources):
 		return missSource
+	case m.s3 != nil && s.asks.call != nil:
+		return s.missesCall(m.s3, r.Verdict)
 	}
 	return missNothing
 }

@@ -63,7 +63,14 @@ type s3Text struct {
 	accessPoints []*yaml.Node
 	regions      []*yaml.Node
 	partition    *yaml.Node
-	listed       bool // buckets or access_points are there
+	opaque       *yaml.Node // nil unless allow
+	inspect      *yaml.Node // nil unless true
+	operations   []*yaml.Node
+	accounts     []*yaml.Node
+	anonymous    bool
+	noPresigned  bool
+	conditions   []*yaml.Node // the keys that need inspect
+	listed       bool         // buckets or access_points are there
 }
 
 // portRange is a range of ports, both ends included.
@@ -87,7 +94,10 @@ func ruleKeys() []string {
 }
 
 func s3Keys() []string {
-	return []string{"buckets", "access_points", "regions", "partition", "inspect", "operations", "accounts"}
+	return []string{
+		"buckets", "access_points", "regions", "partition", "opaque",
+		"inspect", "operations", "accounts", "anonymous", "presigned",
+	}
 }
 
 // readDocument reads one document. Whatever is wrong with it is in its
@@ -320,24 +330,34 @@ func (r *reader) readS3(n *yaml.Node) *s3Text {
 		case "partition":
 			s.partition = value
 			r.text(value, "partition")
-		case "inspect":
-			if !r.boolean(value, "inspect") {
-				continue // what this version does anyway
+		case "opaque":
+			if r.word(value, "opaque", "allow", "deny") == "allow" {
+				s.opaque = key
 			}
-			r.failUninspected(key)
-		case "operations", "accounts":
-			r.texts(value, key.Value)
-			r.failUninspected(key)
+		case "inspect":
+			if r.boolean(value, "inspect") {
+				s.inspect = key
+			}
+		default:
+			s.conditions = append(s.conditions, key)
+			r.readS3Condition(s, key.Value, value)
 		}
 	}
 	return s
 }
 
-// failUninspected refuses a condition on what is inside TLS. Ignoring it
-// would widen the rule.
-func (r *reader) failUninspected(key *yaml.Node) {
-	r.fail(key, "leave it out and know that a bucket rule is then advisory: S3 routes by the Host header inside TLS, "+
-		"so back it with a VPC endpoint policy", "%q needs TLS interception, which this version does not have", key.Value)
+// readS3Condition reads a key that asks something of the request inside TLS.
+func (r *reader) readS3Condition(s *s3Text, key string, n *yaml.Node) {
+	switch key {
+	case "operations":
+		s.operations = r.texts(n, key)
+	case "accounts":
+		s.accounts = r.texts(n, key)
+	case "anonymous":
+		s.anonymous = r.word(n, key, "allow", "deny") == "allow"
+	case "presigned":
+		s.noPresigned = r.word(n, key, "allow", "deny") == "deny"
+	}
 }
 
 // standing is a mode and until when it holds.

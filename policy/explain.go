@@ -1,12 +1,10 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Explanation is a decision and how it came about, in words.
@@ -36,7 +34,12 @@ func (p *Policy) Explain(q Query) Explanation {
 	}
 	e.caller(p)
 	e.reading()
-	e.considered(p)
+	e.request()
+	if e.Decision.Reason == ReasonNameMismatch {
+		e.say("the connection is for %s and the request for %s: these are different endpoints, and no rule is asked", q.Host, q.S3.Host)
+	} else {
+		e.considered(p)
+	}
 	e.outcome()
 	if e.Decision.Reason != ReasonRule {
 		e.Remedy = p.remedy(q, e.Decision)
@@ -73,10 +76,21 @@ func (e *Explanation) caller(p *Policy) {
 
 // reading says what the S3 grammar reads from the host.
 func (e *Explanation) reading() {
-	ref := e.Decision.S3
+	ref, whose := e.Decision.S3, "host"
 	if ref.Form == "" {
 		return
 	}
+	if e.Query.S3 != nil {
+		whose = "request"
+	}
+	e.say("the %s is S3's (%s): %s", whose, ref.Form, refText(ref))
+	if ref.Opaque() && e.Query.S3 == nil && !e.Decision.Inspect {
+		e.say("it does not tell the bucket; a rule that inspects, one with opaque: allow, or a host rule that spells it out could allow it, the latter two every bucket there")
+	}
+}
+
+// refText lists what S3's grammar read.
+func refText(ref S3Ref) string {
 	var parts []string
 	for _, part := range []struct{ name, value string }{
 		{"bucket", ref.Bucket},
@@ -89,10 +103,7 @@ func (e *Explanation) reading() {
 			parts = append(parts, part.name+" "+part.value)
 		}
 	}
-	e.say("the host is S3's (%s): %s", ref.Form, strings.Join(parts, ", "))
-	if ref.Opaque() {
-		e.say("it does not tell the bucket; only a host rule that spells it out could allow it, and with it every bucket there")
-	}
+	return strings.Join(parts, ", ")
 }
 
 // near is a rule whose destination fits, and what of it does not.
@@ -101,16 +112,36 @@ type near struct {
 	miss miss
 }
 
-// considered says of each rule whose destination fits why it applies or not.
+// considered says of each rule whose destination fits why it applies or not,
+// then the same of a copy's source.
 func (e *Explanation) considered(p *Policy) {
 	s := p.begin(e.Query)
+	host := s.host(e.Query)
+	s.run(host)
+	if e.weigh(&s, func(v visit) { s.candidates(host, v) }) == 0 && len(p.rules) > 0 {
+		e.strangers(p)
+	}
+	if s.deny >= 0 || s.allow < 0 || !s.copies() {
+		return
+	}
+	t := s.ofSource()
+	e.say("a copy reads its source, so some rule must allow GetObject of %s", refText(t.s3))
+	t.candidatesOfSource(t.consider)
+	t.settle(ProtocolTLS)
+	if e.weigh(&t, t.candidatesOfSource) == 0 {
+		e.say("no rule lists it")
+	}
+}
+
+// weigh says of each rule that a search visits why it applies or not, and
+// returns how many there are.
+func (e *Explanation) weigh(s *search, visits func(visit)) int {
 	var all []near
-	p.candidates(e.Query.Host, s.s3, func(rules []int32, spelled bool) {
+	visits(func(rules []int32, spelled bool) {
 		for _, i := range rules {
-			all = append(all, near{i, s.misses(&p.rules[i], spelled)})
+			all = append(all, near{i, s.misses(&s.policy.rules[i], spelled)})
 		}
 	})
-	s.run(e.Query.Host)
 	slices.SortFunc(all, func(a, b near) int {
 		if a.rule != b.rule {
 			return int(a.rule - b.rule)
@@ -119,14 +150,12 @@ func (e *Explanation) considered(p *Policy) {
 	})
 	all = slices.CompactFunc(all, func(a, b near) bool { return a.rule == b.rule })
 	for _, n := range all[:min(len(all), explained)] {
-		e.say("%s", p.wording(&s, n))
+		e.say("%s", s.policy.wording(s, n))
 	}
 	if more := len(all) - explained; more > 0 {
 		e.say("and %d more rules that list the destination", more)
 	}
-	if len(all) == 0 && len(p.rules) > 0 {
-		e.strangers(p)
-	}
+	return len(all)
 }
 
 // wording says why a rule whose destination fits applies or not.
@@ -160,6 +189,11 @@ func (p *Policy) wording(s *search, n near) string {
 			names[i] = strconv.Quote(p.sources[id].name)
 		}
 		return subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
+	case missOpaque, missOperation, missAccount:
+		return subject + s.callWording(r, n.miss)
+	}
+	if s.waits(r) {
+		return subject + "inspects: it " + verb + " by what the requests inside TLS say"
 	}
 	if r.Verdict == Deny {
 		if s.deny < 0 { // else this rule or an earlier one decides
@@ -212,6 +246,10 @@ func (e *Explanation) outcome() {
 		e.say("enforced, it would be denied: %s", d.Reason)
 	case d.Verdict == Deny:
 		e.say("denied: %s", d.Reason)
+	case d.Inspect:
+		e.say("allowed for inspection: TLS ends at the proxy, and each request is decided by its bucket, operation and signer")
+	case e.Query.S3 != nil:
+		e.say("allowed: the request goes on as it was sent")
 	case d.Protocol == ProtocolTLS:
 		e.say("allowed, as TLS for this name")
 	case d.Protocol == ProtocolHTTP:
@@ -262,45 +300,6 @@ func (e Explanation) String() string {
 		}
 	}
 	return b.String()
-}
-
-// MarshalJSON returns the explanation as one object, its words those of the
-// record (DESIGN.md section 8).
-func (e Explanation) MarshalJSON() ([]byte, error) {
-	d := e.Decision
-	out := struct {
-		Host      string    `json:"host"`
-		Port      uint16    `json:"port"`
-		Via       string    `json:"via"`
-		Client    string    `json:"client,omitempty"`
-		At        time.Time `json:"at,omitzero"`
-		Verdict   string    `json:"verdict"`
-		Reason    Reason    `json:"reason"`
-		Mode      string    `json:"mode"`
-		WouldDeny bool      `json:"would_deny"`
-		Protocol  string    `json:"protocol,omitempty"`
-		Source    string    `json:"source,omitempty"`
-		Rule      string    `json:"rule,omitempty"`
-		RuleAt    string    `json:"rule_at,omitempty"`
-		Owner     string    `json:"owner,omitempty"`
-		S3        S3Ref     `json:"s3,omitzero"`
-		Steps     []string  `json:"steps"`
-		Remedy    string    `json:"remedy,omitempty"`
-	}{
-		Host: e.Query.Host.String(), Port: e.Query.Port, Via: e.Query.Via.String(), At: e.Query.At,
-		Verdict: d.Verdict.String(), Reason: d.Reason, Mode: d.Mode.String(),
-		WouldDeny: d.WouldDeny(), Source: d.Source, S3: d.S3, Steps: e.Steps, Remedy: e.Remedy,
-	}
-	if e.Query.Source.Addr.IsValid() {
-		out.Client = e.Query.Source.Addr.String()
-	}
-	if d.Verdict == Allow {
-		out.Protocol = d.Protocol.String()
-	}
-	if d.Rule != nil {
-		out.Rule, out.Owner, out.RuleAt = d.Rule.Name, d.Rule.Owner, d.Rule.Pos.String()
-	}
-	return json.Marshal(out)
 }
 
 // targetText names a query's destination.

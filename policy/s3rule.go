@@ -8,10 +8,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// s3Match is what an s3 rule asks of a host besides the bucket's name.
+// s3Match is what an s3 rule asks of a host besides the bucket's name, and,
+// when it inspects, of the request.
 type s3Match struct {
 	partition string   // "" when regions say it
 	regions   []string // empty: all of the partition
+	opaque    bool     // hosts that do not tell the bucket are let through
+	s3Conditions
 }
 
 // fits reports whether a rule of the verdict speaks of the host. Where the
@@ -22,6 +25,15 @@ func (m *s3Match) fits(ref S3Ref, v Verdict) bool {
 		return slices.Contains(m.regions, ref.Region) || (ref.Region == "" && v == Deny)
 	}
 	return m.partition == "" || ref.Partition == m.partition
+}
+
+// fitsSource is fits for the source of a copy, whose bucket is named without
+// its Region: within the partition the name alone is the bucket.
+func (m *s3Match) fitsSource(ref S3Ref, v Verdict) bool {
+	if ref.Region != "" || len(m.regions) == 0 {
+		return m.fits(ref, v)
+	}
+	return slices.ContainsFunc(m.regions, func(r string) bool { return regionPartition(r) == ref.Partition })
 }
 
 // ownedName returns NAME-ACCOUNT of a host that names both, "" for others.
@@ -50,6 +62,7 @@ func (c *compiler) s3Destination(r *reader, text *ruleText, rule *Rule, id int32
 		r.fail(s.node, "write buckets: [name], access_points: [name], or both", "the s3 rule %q lists no bucket", text.name)
 	}
 	rule.match.s3 = c.s3Scope(r, s, text.verdict)
+	c.s3Conditions(r, text, rule)
 	for _, n := range s.buckets {
 		for _, p := range c.bucketPatterns(r, n, text) {
 			if suffix := aliasSuffix(p); suffix != "" {
@@ -66,6 +79,7 @@ func (c *compiler) s3Destination(r *reader, text *ruleText, rule *Rule, id int32
 			rule.match.accessPoints = append(rule.match.accessPoints, p)
 		}
 	}
+	c.share(rule, id)
 	if text.verdict == Allow {
 		c.advise(r, text, rule)
 	}
@@ -73,8 +87,14 @@ func (c *compiler) s3Destination(r *reader, text *ruleText, rule *Rule, id int32
 
 // advise notes what an s3 rule cannot hold its bucket to.
 func (c *compiler) advise(r *reader, text *ruleText, rule *Rule) {
-	c.note(r.pos(text.s3.node), "back it with a VPC endpoint policy",
-		"the s3 rule %q is advisory where TLS is not inspected: S3 routes by the Host header inside TLS, so a client that holds one bucket's name can ask for another's", rule.Name)
+	if !rule.match.s3.inspect && rule.Protocol != ProtocolHTTP {
+		c.note(r.pos(text.s3.node), "write inspect: true, or back it with a VPC endpoint policy",
+			"the s3 rule %q is advisory: S3 routes by the Host header inside TLS, so a client that holds one bucket's name can ask for another's", rule.Name)
+	}
+	if rule.match.s3.opaque {
+		c.note(r.pos(text.s3.opaque), "write inspect: true instead, which reads the bucket from the path",
+			"opaque: allow in the rule %q lets clients reach every bucket of its Regions, path-style", rule.Name)
+	}
 	for _, p := range rule.match.buckets {
 		if hasWildcard(p) && !ownedByAccount(p) {
 			c.note(r.pos(text.s3.node), "list whole names, or names in an account's own namespace: PREFIX-ACCOUNT-REGION-an",

@@ -97,7 +97,7 @@ func covers(a, b *Rule, spelled bool) bool {
 			}
 		}
 	}
-	return coversPorts(m.ports, n.ports) && coversSources(m.sources, n.sources) && m.s3.covers(n.s3)
+	return coversPorts(m.ports, n.ports) && coversSources(m.sources, n.sources) && m.s3.covers(n.s3, a.Verdict)
 }
 
 func isS3Name(name string) bool {
@@ -135,11 +135,13 @@ func coversSources(a, b []int32) bool {
 	return true
 }
 
-// covers reports whether m fits every host that n fits.
-func (m *s3Match) covers(n *s3Match) bool {
+// covers reports whether m fits every host and every request that n fits.
+func (m *s3Match) covers(n *s3Match, v Verdict) bool {
 	switch {
 	case m == nil || n == nil:
 		return m == n
+	case n.opaque && !m.opaque, !m.s3Conditions.covers(&n.s3Conditions, v):
+		return false
 	case len(m.regions) == 0:
 		return m.partition == "" || (n.partition == m.partition && len(n.regions) == 0) ||
 			(len(n.regions) > 0 && !slices.ContainsFunc(n.regions, func(r string) bool { return regionPartition(r) != m.partition }))

@@ -1,0 +1,84 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// request says what the request asks of S3, and who asks.
+func (e *Explanation) request() {
+	c := e.Query.S3
+	if c == nil {
+		return
+	}
+	what := c.Operation
+	if what == "" {
+		what = "an operation that is not known"
+	}
+	if c.Key != "" {
+		what += fmt.Sprintf(" of the key %q", c.Key)
+	}
+	if c.ACL != "" {
+		what += ", and by its headers " + c.ACL
+	}
+	e.say("it asks for %s", what)
+	if s := c.Source; s.Ref.Form != "" {
+		text := fmt.Sprintf("its source is %s, key %q", refText(s.Ref), s.Key)
+		if s.Version != "" {
+			text += ", version " + s.Version
+		}
+		e.say("%s", text)
+	}
+	e.say("%s", signerText(c.Signer))
+}
+
+// signerText says who signed.
+func signerText(s S3Signer) string {
+	switch s.Scheme {
+	case S3Anonymous, "":
+		return "nobody signed it"
+	case S3SigForm:
+		return "who signed it stands in its body, which is not read"
+	default:
+	}
+	text := fmt.Sprintf("it is signed (%s) with the access key %s", s.Scheme, s.AccessKeyID)
+	if s.Account == "" {
+		return text + ", which does not tell its account"
+	}
+	return text + " of account " + s.Account
+}
+
+// callWording says what of a request a rule does not fit.
+func (s *search) callWording(r *Rule, m miss) string {
+	verb, rule, signer := "allows", r.match.s3, s.asks.call.Signer
+	if r.Verdict == Deny {
+		verb = "denies"
+	}
+	switch m {
+	case missOpaque:
+		return "lets hosts through that do not tell the bucket, and here the request does"
+	case missOperation:
+		return s.operationWording(verb, rule)
+	default:
+	}
+	switch {
+	case r.Verdict == Allow && (signer.Scheme == S3Anonymous || signer.Scheme == ""):
+		return "allows signed requests only"
+	case rule.noPresigned && signer.Presigned():
+		return "allows no signatures in the URL"
+	}
+	return fmt.Sprintf("%s requests that the accounts %s have signed", verb, strings.Join(rule.accounts, ", "))
+}
+
+func (s *search) operationWording(verb string, rule *s3Match) string {
+	asked := s.asks.operation
+	switch {
+	case asked == "" && verb == "allows":
+		return "allows operations that are known, and this is none"
+	case len(rule.operations) > 0 && (s.asks.acl == "" || !rule.lists(asked)):
+		return fmt.Sprintf("%s %s, not %s", verb, strings.Join(rule.operations, ", "), asked)
+	case s.asks.acl != "" && rule.lists(asked):
+		return fmt.Sprintf("does not list %s, which the request's ACL headers ask for", s.asks.acl)
+	}
+	return fmt.Sprintf("does not list %s, which must be spelled out", asked)
+}
