@@ -125,9 +125,17 @@ func devNull(t *testing.T) *os.File {
 	return f
 }
 
-// helloFor captures a ClientHello of crypto/tls.
 func helloFor(t *testing.T, name string) []byte {
 	t.Helper()
+	hello, err := clientHello(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hello
+}
+
+// clientHello captures a ClientHello of crypto/tls.
+func clientHello(name string) ([]byte, error) {
 	near, far := net.Pipe()
 	defer far.Close()
 	go func() {
@@ -136,10 +144,7 @@ func helloFor(t *testing.T, name string) []byte {
 	}()
 	buf := make([]byte, 8<<10)
 	n, err := far.Read(buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buf[:n]
+	return buf[:n], err
 }
 
 // origin listens at addr and does as the first byte of each connection says.
