@@ -18,10 +18,10 @@
 //	dial      dial.go      Happy Eyeballs (RFC 8305) over what the guard left
 //	check     connect.go   CONNECT only: answer 200, read the ClientHello in the
 //	                       tunnel; its server_name must be the CONNECT name
-//	carry     tunnel.go    the first exchanges by read and write, a stream by
-//	          relay.go     io.Copy between two *net.TCPConn: the kernel moves
-//	                       the bytes; half-closes and resets pass through
-//	rest      lot.go       a silent tunnel holds two sockets and nothing else
+//	carry     tunnel.go    a stream, by io.Copy between two *net.TCPConn: the
+//	          relay.go     kernel moves the bytes; half-closes and resets pass
+//	          loop.go      questions and answers, by read and write: a silent
+//	          settle.go    tunnel holds two sockets and nothing else
 //	record    attempt.go   one record, whatever happened
 //
 // The gate (decide to dial) is one path for all. The ways in differ only in
@@ -30,7 +30,7 @@
 // # Who owns what
 //
 // A connection belongs to one goroutine at a time: handle's, and for HTTP
-// then net/http's; a tunnel's, each time that it is woken from its rest.
+// then net/http's; a tunnel's, or the loop's in between.
 // Whoever owns it releases it, once. An attempt, which is one
 // tunnel or one HTTP exchange, belongs to the same goroutine; it alone writes
 // the record and everybody else gets copies. Others may end what is under way

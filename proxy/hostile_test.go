@@ -337,12 +337,13 @@ func TestHostileTunnelCutAsItLiesDown(t *testing.T) {
 	f := &flight{client: client}
 	f.origin.Store(origin)
 	lying := &tunnel{attempt: &attempt{s: r.Server}, conn: &conn{s: r.Server, tcp: client}, origin: origin, flight: f}
-	lying.up, lying.down = relay{dst: origin, src: client}, relay{dst: client, src: origin}
+	lying.loop = r.nextLoop()
+	lying.client, lying.server = side{tcp: client}, side{tcp: origin}
 	by := flow.EndedByPolicy
 	f.cutBy.Store(&by)
 	interrupt(client)
 	interrupt(origin)
-	if lying.rest() {
+	if lying.settle() {
 		t.Fatal("it rests although it was cut")
 	}
 	for name, tcp := range map[string]*net.TCPConn{"client": client, "origin": origin} {

@@ -9,7 +9,7 @@ import (
 	"github.com/sallyport/sallyport/policy"
 )
 
-// restAfter is how long a tunnel is quiet before it rests in the lot.
+// restAfter is how long a tunnel is quiet before it settles in the loop.
 const restAfter = time.Second
 
 // sweepMax and sweepMin bound the pause between two looks at the flights.
@@ -44,28 +44,21 @@ func (s *Server) look(f *flight) {
 		f.cut(flow.EndedByPolicy)
 		return
 	}
-	limit := s.cfg.Timeouts.Idle
-	rests := f.tunnel.Load() != nil && !f.parked.Load()
-	if rests {
-		limit = min(limit, restAfter)
-	}
-	if time.Since(f.since) < limit {
+	idle := s.cfg.Timeouts.Idle
+	if time.Since(f.since) < min(idle, restAfter) {
 		return
 	}
-	quiet := f.quiet()
-	switch {
-	case quiet > s.cfg.Timeouts.Idle:
-		f.cut(flow.EndedByIdle)
-	case rests && quiet > limit:
-		f.lull()
+	quiet, t := time.Duration(0), f.tunnel.Load()
+	if t != nil {
+		quiet = t.quiet(idle)
+	} else {
+		quiet = f.quiet()
 	}
-}
-
-// lull makes both directions of a tunnel stop reading, so that it rests. What
-// was read is still written: nothing is lost in between.
-func (f *flight) lull() {
-	for _, tcp := range []*net.TCPConn{f.client, f.origin.Load()} {
-		_ = tcp.SetReadDeadline(time.Unix(1, 0)) // fails only when tcp is closed already
+	switch {
+	case quiet > idle:
+		f.cut(flow.EndedByIdle)
+	case t != nil && quiet > min(idle, restAfter):
+		t.rest()
 	}
 }
 

@@ -33,8 +33,7 @@ type flight struct {
 	since  time.Time
 	origin atomic.Pointer[net.TCPConn] // nil until one is known
 	cutBy  atomic.Pointer[flow.EndedBy]
-	tunnel atomic.Pointer[tunnel] // nil where the flight cannot rest
-	parked atomic.Bool            // it rests now
+	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
 }
 
 // setOrigin names the origin's connection, and ends it too if a cut came first.
@@ -54,7 +53,7 @@ func (f *flight) cut(by flow.EndedBy) bool {
 	interrupt(f.client)
 	interrupt(f.origin.Load())
 	if t := f.tunnel.Load(); t != nil {
-		t.attempt.s.rouse(t)
+		t.cut()
 	}
 	return true
 }

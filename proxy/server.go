@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -54,7 +55,8 @@ type Server struct {
 	live      *live
 	admission *admission
 	front     *front
-	lot       *lot
+	loops     []*loop
+	turn      atomic.Uint32 // of loops, see nextLoop
 	buffers   relayBuffers
 	listeners []*net.TCPListener
 	work      sync.WaitGroup // accepted connections and the loops that Run owns
@@ -123,15 +125,19 @@ func (s *Server) Run(ctx context.Context) error {
 	connCtx, cutConns := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutConns()
 	var err error
-	if s.lot, err = openLot(); err != nil {
+	if s.loops, err = openLoops(); err != nil {
 		return err
 	}
 	var loops sync.WaitGroup
-	loops.Go(func() {
-		if err := s.lot.run(connCtx, (*tunnel).carry); err != nil {
-			s.deps.Log.Error().Err(err).Msg("idle tunnels can no longer rest")
-		}
-	})
+	loopCtx, endLoops := context.WithCancel(context.WithoutCancel(ctx)) // they outlive every tunnel
+	defer endLoops()
+	for _, l := range s.loops {
+		loops.Go(func() {
+			if err := l.run(loopCtx); err != nil {
+				s.deps.Log.Error().Err(err).Msg("tunnels are carried by goroutines from now on")
+			}
+		})
+	}
 	s.front.base = connCtx
 	for _, ln := range s.listeners {
 		loops.Go(func() { s.accept(connCtx, ln) })
@@ -149,6 +155,7 @@ func (s *Server) Run(ctx context.Context) error {
 	cutConns()
 	s.front.close()
 	s.work.Wait()
+	endLoops()
 	loops.Wait()
 	return nil
 }
@@ -170,12 +177,8 @@ func (s *Server) drain() {
 	}
 }
 
-// rouse wakes t if it rests: it was cut.
-func (s *Server) rouse(t *tunnel) {
-	if s.lot.leave(t) {
-		go t.carry()
-	}
-}
+// nextLoop returns the loop whose turn it is to get a tunnel.
+func (s *Server) nextLoop() *loop { return s.loops[int(s.turn.Add(1))%len(s.loops)] }
 
 // Cut ends a drain at once: everything under way is cut. Safe at any time.
 func (s *Server) Cut() { s.cutOnce.Do(func() { close(s.cut) }) }

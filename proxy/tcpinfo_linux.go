@@ -24,17 +24,19 @@ type tcpInfo struct {
 
 // readTCPInfo asks the kernel about tcp. It reports false when it cannot: the
 // socket is closed.
-func readTCPInfo(tcp *net.TCPConn) (tcpInfo, bool) {
+func readTCPInfo(tcp *net.TCPConn) (info tcpInfo, ok bool) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return tcpInfo{}, false
 	}
-	var info *unix.TCPInfo
-	var infoErr error
-	err = raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	})
-	if err != nil || infoErr != nil {
+	err = raw.Control(func(fd uintptr) { info, ok = tcpInfoOf(int(fd)) })
+	return info, ok && err == nil
+}
+
+// tcpInfoOf is readTCPInfo of a descriptor.
+func tcpInfoOf(fd int) (tcpInfo, bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
 		return tcpInfo{}, false
 	}
 	return tcpInfo{

@@ -5,71 +5,82 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
 )
 
 // tunnel carries an allowed attempt's bytes between two raw TCP connections
-// until both directions have ended. It owns both, and the attempt's end. One
-// goroutine at a time owns it, with a helper for the second direction; none
-// while it rests in the lot.
+// until both directions have ended. It owns both, and the attempt's end.
+//
+// The loop carries it while it has little to say (loop.go). Goroutines carry
+// it as a stream: one owns it then, with a helper for the second direction.
 type tunnel struct {
 	attempt *attempt
 	conn    *conn
-	origin  *net.TCPConn
-	flight  *flight // the attempt's, when it was under way before
-	up      relay   // client to origin
-	down    relay   // origin to client
+	origin  *net.TCPConn // as connected
+	flight  *flight      // the attempt's, when it was under way before
+	up      relay        // client to origin
+	down    relay        // origin to client
+	moved   atomic.Int64 // when the loop last had something to move, in Unix nanoseconds
+	bound   bool         // it never enters the loop: its flight is not its own
 
-	// What the lot keeps, see lot.go.
-	space   int32
-	watched bool
-	alive   bool // keepalive is on
+	mu     sync.Mutex // held by whoever moves, cuts or looks at what follows
+	client side
+	server side
+	loop   *loop // the one that it settles in
+	looped bool  // it is there now
+	place  int32 // there
+	alive  bool  // keepalive is on
 }
 
 // run first writes preface, which was read from the client, to the origin,
 // then carries both directions. Nothing may wrap either end: io.Copy between
 // two *net.TCPConn moves the bytes in the kernel, by splice(2).
 //
-// When it returns the tunnel has ended, or rests and ends on some other
-// goroutine.
+// When it returns the tunnel has ended, or is the loop's and ends on some
+// other goroutine.
 func (t *tunnel) run(preface []byte) {
 	a, client, origin := t.attempt, t.conn.tcp, t.origin
-	t.up, t.down = relay{dst: origin, src: client}, relay{dst: client, src: origin}
+	t.loop = a.s.nextLoop()
+	t.client, t.server = side{tcp: client}, side{tcp: origin}
+	t.up, t.down = relay{dst: &t.server, src: &t.client}, relay{dst: &t.client, src: &t.server}
 	if a.query.Protocol == policy.ProtocolUnknown {
 		a.query.Protocol = policy.ProtocolTCP
 	}
 	if t.flight == nil {
 		t.flight = a.takeOff(client, origin)
 		t.flight.tunnel.Store(t)
+	} else {
+		t.bound = true
 	}
 	a.open()
 	n, err := origin.Write(preface)
 	t.up.n = int64(n)
 	if err != nil {
-		t.up.done, t.up.err, t.down.done, t.down.err = true, err, true, err
+		t.up.fail(err)
+		t.down.fail(err)
 	}
-	t.carry()
+	t.carry(t.settle)
 }
 
-// carry goes on until the tunnel ends or rests. It is called anew, on another
-// goroutine, each time that the tunnel is woken.
-func (t *tunnel) carry() {
+// carry goes on until the tunnel ends or settles in the loop. enter is what
+// it begins with; it returns true when the tunnel is somebody else's already.
+func (t *tunnel) carry(enter func() bool) {
 	defer t.conn.rescue()
 	defer t.attempt.rescue()
 	defer t.salvage()
-	t.flight.parked.Store(false)
-	for {
-		t.pump()
+	for ; ; enter = t.settle {
+		if !t.over() && enter() {
+			return
+		}
 		if t.over() {
 			t.end()
 			return
 		}
-		if t.rest() {
-			return
-		}
+		t.pump()
 	}
 }
 
@@ -77,7 +88,8 @@ func (t *tunnel) carry() {
 func (t *tunnel) salvage() {
 	if p := recover(); p != nil {
 		t.attempt.s.live.land(t.flight)
-		t.origin.Close() //nolint:errcheck // it is over either way
+		t.server.close()
+		t.client.close()
 		panic(p)
 	}
 }
@@ -110,39 +122,21 @@ func (t *tunnel) over() bool {
 	return t.up.done && t.down.done || t.up.err != nil || t.down.err != nil || t.flight.endedBy() != ""
 }
 
-// rest lays an interrupted tunnel in the lot. It returns false when the
-// tunnel must go on at once. Keepalive is a matter of the lot: who sends finds
-// out without it that the other end is gone.
-func (t *tunnel) rest() bool {
-	for _, tcp := range []*net.TCPConn{t.conn.tcp, t.origin} {
-		if !t.alive {
-			_ = tcp.SetKeepAliveConfig(keepAlive()) // without it the idle timeout has the last word
-		}
-		if err := tcp.SetReadDeadline(time.Time{}); err != nil {
-			return false // closed under our hands; the next read says how
-		}
-	}
-	t.alive = true
-	if t.flight.endedBy() != "" { // what was cleared may have been the mark of a cut
-		interrupt(t.conn.tcp)
-		interrupt(t.origin)
-		return false
-	}
-	t.flight.parked.Store(true)
-	if t.attempt.s.lot.park(t) {
-		return true
-	}
-	t.flight.parked.Store(false)
-	return false
-}
-
 // rescue turns a panic on the second goroutine into an error of its direction.
 func (t *tunnel) rescue(r *relay) {
 	if p := recover(); p != nil {
 		t.attempt.s.panicked(p)
-		r.done, r.err = true, &refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)}
-		interrupt(t.conn.tcp)
-		interrupt(t.origin)
+		r.fail(&refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)})
+		t.halt()
+	}
+}
+
+// halt makes what goroutines read and write on the tunnel fail from now on.
+func (t *tunnel) halt() {
+	for _, s := range []*side{&t.client, &t.server} {
+		if !s.bare {
+			interrupt(s.tcp)
+		}
 	}
 }
 
@@ -150,7 +144,8 @@ func (t *tunnel) rescue(r *relay) {
 func (t *tunnel) end() {
 	t.record()
 	t.attempt.s.live.land(t.flight)
-	t.origin.Close() //nolint:errcheck // whatever failed is in the record already
+	t.server.close()
+	t.client.close()
 	t.conn.release()
 }
 
@@ -160,8 +155,8 @@ func (t *tunnel) record() {
 	a, f, err := t.attempt, t.flight, errors.Join(t.up.err, t.down.err)
 	a.rec.BytesSent += t.up.n
 	a.rec.BytesReceived += t.down.n
-	client, clientOK := readTCPInfo(t.conn.tcp)
-	origin, originOK := readTCPInfo(t.origin)
+	client, clientOK := t.client.info()
+	origin, originOK := t.server.info()
 	a.rec.ClientTCP, a.rec.OriginTCP = client.TCP, origin.TCP
 	if by := f.endedBy(); by != "" {
 		a.close(outcomeOfCut(by), by, "")
@@ -184,12 +179,12 @@ func (t *tunnel) record() {
 		return
 	}
 	if originReset {
-		_ = t.conn.tcp.SetLinger(0) // its conn's close then resets
+		t.client.resetOnClose()
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByOrigin, plain(err))
 		return
 	}
 	if clientReset {
-		_ = t.origin.SetLinger(0)
+		t.server.resetOnClose()
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, plain(err))
 		return
 	}

@@ -20,9 +20,9 @@ import (
 func resting(t *testing.T, r *rig, n int) {
 	t.Helper()
 	waitFor(t, func() bool {
-		r.lot.mu.Lock()
-		defer r.lot.mu.Unlock()
-		return len(r.lot.resting) == n
+		r.loops[0].mu.Lock()
+		defer r.loops[0].mu.Unlock()
+		return len(r.loops[0].tunnels) == n
 	})
 }
 
@@ -85,34 +85,33 @@ func TestRestingTunnelWakes(t *testing.T) {
 func TestRestingTunnelKeepsAlive(t *testing.T) {
 	r, _, _ := restingTunnel(t)
 	for _, f := range r.live2().list() {
-		checkKeepAlive(t, f.client)
-		checkKeepAlive(t, f.origin.Load())
+		tu := f.tunnel.Load()
+		waitFor(t, func() bool {
+			tu.mu.Lock()
+			defer tu.mu.Unlock()
+			return tu.alive
+		})
+		tu.mu.Lock()
+		defer tu.mu.Unlock()
+		checkKeepAlive(t, tu.client.fd)
+		checkKeepAlive(t, tu.server.fd)
 	}
 }
 
-func checkKeepAlive(t *testing.T, conn *net.TCPConn) {
+func checkKeepAlive(t *testing.T, fd int) {
 	t.Helper()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = raw.Control(func(fd uintptr) {
-		for _, o := range []struct {
-			name              string
-			level, opt, value int
-		}{
-			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
-			{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-			{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-		} {
-			if got, err := unix.GetsockoptInt(int(fd), o.level, o.opt); err != nil || got != o.value {
-				t.Errorf("%s = %d, %v, want %d", o.name, got, err, o.value)
-			}
+	for _, o := range []struct {
+		name              string
+		level, opt, value int
+	}{
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	} {
+		if got, err := unix.GetsockoptInt(fd, o.level, o.opt); err != nil || got != o.value {
+			t.Errorf("%s = %d, %v, want %d", o.name, got, err, o.value)
 		}
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -210,7 +209,7 @@ func TestTunnelRestsInAStream(t *testing.T) {
 			default:
 			}
 			for _, f := range r.live2().list() {
-				f.lull()
+				f.tunnel.Load().rest()
 			}
 			runtime.Gosched()
 		}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/logging/flow"
+)
+
+// A tunnel's ways into the loop, and out of it. Its mutex tells whose it is.
+
+// liftPause is how long a tunnel waits for a descriptor when there is none.
+const liftPause = 100 * time.Millisecond
+
+// settle hands a tunnel on which nothing is in flight to the loop. It returns
+// false when goroutines must carry it.
+func (t *tunnel) settle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tcp := range []*net.TCPConn{t.client.tcp, t.server.tcp} {
+		_ = tcp.SetReadDeadline(time.Time{}) // a lull set it; if it fails, so will the next read
+	}
+	if t.flight.endedBy() != "" {
+		t.halt() // what was cleared may have been the mark of a cut
+		return false
+	}
+	if t.bound || t.up.rest != nil || t.down.rest != nil {
+		return false
+	}
+	err := t.client.strip()
+	if err == nil {
+		err = t.server.strip()
+	}
+	t.moved.Store(time.Now().UnixNano())
+	if t.looped = true; err == nil && t.loop.add(t) {
+		return true
+	}
+	t.looped = false
+	t.dress()
+	return false
+}
+
+// lift takes over a tunnel that has just left the loop, for goroutines.
+func (t *tunnel) lift() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.loop.unwatch(t)
+	t.dress()
+	if t.flight.endedBy() != "" {
+		t.halt()
+	}
+	return false
+}
+
+// dress makes both sides ready for goroutines. That takes a descriptor; where
+// there is none left, the tunnel waits for one, or for its end.
+func (t *tunnel) dress() {
+	for _, s := range []*side{&t.client, &t.server} {
+		for s.bare && t.flight.endedBy() == "" {
+			if err := s.dress(); err == nil {
+				break
+			}
+			t.mu.Unlock()
+			time.Sleep(liftPause)
+			t.mu.Lock()
+		}
+	}
+}
+
+// stir moves what has come on one side of a tunnel in the loop, and finds out
+// whether it is still the loop's. events are epoll's.
+func (t *tunnel) stir(from int, events uint32, buf []byte, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.looped {
+		return // it has left since the event
+	}
+	t.moved.Store(now.UnixNano())
+	if stays := t.shift(from, events, buf); !stays || t.over() {
+		t.leave()
+	}
+}
+
+// shift moves what has come on the side from; see relay.move.
+func (t *tunnel) shift(from int, events uint32, buf []byte) (stays bool) {
+	r, other := &t.up, &t.down
+	if from == sideServer {
+		r, other = other, r
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			t.attempt.s.panicked(p)
+			r.fail(&refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)})
+		}
+	}()
+	if !r.done {
+		return r.move(buf, events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0, other.done)
+	}
+	// It has said all that it had to say. That it is gone altogether matters to
+	// what it is still told.
+	if events&unix.EPOLLERR != 0 && !other.done {
+		if code, err := unix.GetsockoptInt(r.src.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+			other.fail(unix.Errno(code))
+		}
+	}
+	return true
+}
+
+// leave takes the tunnel out of the loop; a goroutine has it from now on, to
+// carry or to end it. The mutex must be held.
+func (t *tunnel) leave() {
+	t.looped = false
+	t.loop.remove(t)
+	go t.carry(t.lift)
+}
+
+// cut ends the tunnel, whose flight says why, from outside.
+func (t *tunnel) cut() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.looped {
+		t.leave()
+		return
+	}
+	t.halt()
+}
+
+// quiet returns for how long nothing has moved. Beyond limit it asks the
+// kernel, which knows what a slow reader was sent last.
+func (t *tunnel) quiet(limit time.Duration) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	least := time.Since(t.flight.since)
+	if t.looped {
+		least = time.Since(time.Unix(0, t.moved.Load()))
+		if least <= limit {
+			return least
+		}
+	}
+	for _, s := range []*side{&t.client, &t.server} {
+		info, ok := s.info()
+		if !ok {
+			return 0 // closed already: its owner is at work
+		}
+		least = min(least, info.lastReceived, info.lastSent)
+	}
+	return least
+}
+
+// rest deals with a tunnel that has been quiet for a while. Only now keepalive
+// matters: who sends finds out without it that the other end is gone.
+func (t *tunnel) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.looped {
+		// Both directions stop reading, and so it settles. What was read is
+		// still written: nothing is lost in between.
+		for _, s := range []*side{&t.client, &t.server} {
+			if !s.bare {
+				_ = s.tcp.SetReadDeadline(time.Unix(1, 0)) // fails only when it is closed already
+			}
+		}
+		return
+	}
+	if !t.alive {
+		t.alive = true
+		t.client.stayAlive()
+		t.server.stayAlive()
+	}
+}
