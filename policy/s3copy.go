@@ -49,8 +49,8 @@ func (c *S3Call) readRenameSource(values []string) *S3RequestError {
 // A bucket's Region is not told, nor needed to find it: within a partition its
 // name is its own, and copies stay within one. into is where the copy goes.
 func parseCopySource(value string, into S3Ref) (S3Source, *S3RequestError) {
-	text, query, _ := strings.Cut(value, "?")
-	text, ok := unescape(text)
+	raw, query, _ := strings.Cut(value, "?")
+	text, ok := unescape(raw)
 	if !ok {
 		return S3Source{}, badCall(ReasonS3Bucket, "the source of the copy is not percent-encoded well")
 	}
@@ -66,8 +66,8 @@ func parseCopySource(value string, into S3Ref) (S3Source, *S3RequestError) {
 		return S3Source{}, err
 	case s.Key == "":
 		return S3Source{}, badCall(ReasonS3Bucket, "the source of the copy names no object")
-	case hasDotSegment(s.Key):
-		return S3Source{}, badCall(ReasonS3Bucket, "the source of the copy has a segment of dots: whoever cleans it reads another bucket")
+	case climbs(s.Key):
+		return S3Source{}, badCall(ReasonS3Bucket, "the source of the copy climbs out of its bucket: whoever cleans it reads another one")
 	}
 	s.Version, _ = strings.CutPrefix(query, "versionId=")
 	return s, nil

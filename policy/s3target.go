@@ -96,11 +96,29 @@ func hexDigit(c byte) int {
 	return -1
 }
 
-// hasDotSegment reports whether a decoded path has a segment "." or "..".
-func hasDotSegment(path string) bool {
+// climbs reports whether a path's dot segments lead out of where it begins, for
+// some reader that cleans it: before or after it decodes "%2F", with empty
+// segments or without. Keys may hold dots, and S3 cleans nothing; it is the
+// others on the way that must not differ about the bucket.
+func climbs(raw string) bool {
+	decoded, _ := unescape(raw)
+	return climbsAs(raw) || climbsAs(decoded)
+}
+
+func climbsAs(path string) bool {
+	depth := 0
 	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "." || segment == ".." {
-			return true
+		if decoded, ok := unescape(segment); ok {
+			segment = decoded
+		}
+		switch segment {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return true
+			}
+		default:
+			depth++
 		}
 	}
 	return false
@@ -125,8 +143,8 @@ func takeBucket(p *s3Parse, path string) (key string, err *S3RequestError) {
 	if key, ok = unescape(rest); !ok {
 		return "", badCall(ReasonS3Opaque, "the path is not percent-encoded well")
 	}
-	if hasDotSegment(key) {
-		return "", badCall(ReasonS3Opaque, "the path has the bucket and a segment of dots: whoever cleans it reads another bucket")
+	if climbs(rest) {
+		return "", badCall(ReasonS3Opaque, "the path climbs out of its bucket: whoever cleans it reads another one")
 	}
 	return key, nil
 }
