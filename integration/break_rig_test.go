@@ -63,9 +63,9 @@ type road struct {
 
 // stream is what a road leads to: bytes from and to the origin.
 type stream struct {
-	*net.TCPConn
-	in     io.Reader
-	status int
+	net.Conn // not *net.TCPConn, whose WriteTo would read past in
+	in       io.Reader
+	status   int
 	// answer ends what the client says and returns all that the origin says
 	// after it.
 	answer func() (string, error)
@@ -91,9 +91,9 @@ func dialRoad(proxy string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{TCPConn: c.(*net.TCPConn), in: bufio.NewReader(c)}
+	s := &stream{Conn: c, in: bufio.NewReader(c)}
 	s.answer = func() (string, error) {
-		if err := s.CloseWrite(); err != nil {
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 			return "", err
 		}
 		text, err := io.ReadAll(s)
@@ -322,6 +322,7 @@ func (x *transfer) carry(r *rig, way road, host string) error {
 type breakOrigin struct {
 	mu        sync.Mutex
 	transfers map[int]*transfer
+	last      int
 }
 
 // breakOrigin starts one under the names.
@@ -371,9 +372,16 @@ func (o *breakOrigin) listen(t *testing.T, addr string, serve func(*net.TCPConn)
 func (o *breakOrigin) add(up bool, goOn <-chan struct{}) *transfer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	x := &transfer{id: len(o.transfers), up: up, half: make(chan struct{}), goOn: goOn}
+	o.last++
+	x := &transfer{id: o.last, up: up, half: make(chan struct{}), goOn: goOn}
 	o.transfers[x.id] = x
 	return x
+}
+
+func (o *breakOrigin) drop(x *transfer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.transfers, x.id)
 }
 
 func (o *breakOrigin) find(id string) (*transfer, error) {
