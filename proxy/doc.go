@@ -10,6 +10,7 @@
 //	name      hello.go     raw TLS: the server_name of the ClientHello
 //	          connect.go   CONNECT: the authority
 //	          http.go      plain HTTP: the URL's authority, or Host
+//	          plain.go     the same, for the requests that net/http need not read
 //	decide    attempt.go   pure, before any lookup: a lookup is itself a way out
 //	resolve   gate.go      the proxy's own resolver; the client's choice of
 //	                       address is never used

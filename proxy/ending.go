@@ -50,12 +50,26 @@ func (ex *exchange) lose(err error) {
 	}
 }
 
-// finish records the exchange's end, also when the handler panics. ctx is the
-// request's; it ends when the client goes away.
-func (ex *exchange) finish(ctx context.Context) {
+// left reports whether the client has gone away.
+func (ex *exchange) left() bool {
+	if ex.plain != nil {
+		return ex.plain.watch.left()
+	}
+	return ex.ctx.Err() != nil
+}
+
+// finish records the exchange's end, also when the handler panics.
+func (ex *exchange) finish() {
+	if ex.plain != nil {
+		ex.plain.watch.end()
+	}
 	by := ex.cutBy()
 	ex.front.s.live.land(ex.flight)
-	ex.front.pool.done(ex.attempt.decision, ex.transport)
+	if ex.plain != nil {
+		ex.leave()
+	} else {
+		ex.front.pool.done(ex.attempt.decision, ex.transport)
+	}
 	if ex.hijacked {
 		defer ex.http.c.release()
 	}
@@ -72,7 +86,7 @@ func (ex *exchange) finish(ctx context.Context) {
 		a.close(outcomeOfCut(by), by, "")
 	case ex.lost != nil:
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, ex.lost.Error())
-	case ex.broken != nil && ctx.Err() != nil:
+	case ex.broken != nil && ex.left():
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, ex.broken.Error())
 	case ex.broken != nil:
 		r := classify(ex.broken)

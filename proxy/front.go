@@ -31,6 +31,10 @@ type front struct {
 	server  *http.Server
 	carrier *goproxy.ProxyHttpServer
 	pool    *pool
+	kept    kept
+	plain   plainSet
+	quiet   atomic.Bool // no connection is kept any more
+	buffers httpBuffers
 	conns   chan net.Conn
 	closed  chan struct{}
 	close1  sync.Once
@@ -79,6 +83,7 @@ type httpConn struct {
 	c        *conn
 	replay   []byte
 	pinned   *pin
+	plain    *plainConn // who serves it, until net/http does
 	requests int
 	body     bool        // the request at hand has one
 	mu       sync.Mutex  // guards readBy, and the socket's read deadline with it
@@ -175,7 +180,13 @@ func (f *front) take(c *conn, first []byte) {
 		f.takeConnect(c, r, early)
 		return
 	}
-	f.offer(&httpConn{TCPConn: c.tcp, c: c, replay: first, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)})
+	h := &httpConn{TCPConn: c.tcp, c: c, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)}
+	if r := readPlain(first); r != nil {
+		f.servePlain(h, r, first)
+		return
+	}
+	h.replay = first
+	f.offer(h)
 }
 
 // takeConnect serves a CONNECT on the goroutine that has read it.
@@ -205,13 +216,18 @@ func (f *front) serve(ctx context.Context) {
 
 // quiesce ends connections that wait for a next request, and lets the others
 // finish theirs.
-func (f *front) quiesce() { f.server.SetKeepAlivesEnabled(false) }
+func (f *front) quiesce() {
+	f.quiet.Store(true)
+	f.plain.quiesce()
+	f.server.SetKeepAlivesEnabled(false)
+}
 
 // close ends serve and every connection that net/http still holds.
 func (f *front) close() {
 	f.close1.Do(func() { close(f.closed) })
 	_ = f.server.Close() // its only errors are of closing sockets
 	f.pool.reset()
+	f.kept.reset()
 }
 
 // handed is the net.Listener through which front.take feeds net/http.

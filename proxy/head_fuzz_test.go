@@ -457,6 +457,7 @@ func (r *headRig) quiet(sent bool) bool {
 		transport.CloseIdleConnections()
 	}
 	p.mu.Unlock()
+	r.front.kept.reset()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.dialling == 0 && len(r.open) == 0 && (!sent || len(r.ended) > 0) && len(r.decided()) >= len(r.asked)-r.let &&

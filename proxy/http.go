@@ -28,8 +28,11 @@ type exchange struct {
 	http      *httpConn
 	attempt   *attempt
 	flight    *flight
-	transport *http.Transport
-	ctx       context.Context //nolint:containedctx // the request's: it ends with the client or the exchange
+	transport *http.Transport // nil for a plain request, which has
+	plain     *plainConn      // its client's connection,
+	origin    *originConn     // its origin's,
+	era       uint64          // and the era in which it was decided (see kept.now)
+	ctx       context.Context //nolint:containedctx // the request's: it ends with the client or the exchange, a plain one's with the server
 	writer    *exchangeWriter
 	body      *requestBody               // nil when the request has none
 	upgrade   bool                       // the client asks for WebSocket
@@ -52,25 +55,34 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	a := f.s.newAttempt(h.c, policy.ViaHTTP, start)
 	a.rec.HTTP.Method = r.Method
 	defer a.rescue()
+	ex := &exchange{front: f, http: h, attempt: a, plain: h.plain, era: f.kept.now(), upgrade: upgrades(r)}
 	if refused := f.admitExchange(a, r, h); refused != nil {
 		f.deny(w, h, a, refused)
 		return
 	}
-	ex := &exchange{front: f, http: h, attempt: a, transport: f.pool.transport(a.decision), ctx: r.Context(), upgrade: upgrades(r)}
 	if h.requests == 1 {
 		_ = h.SetKeepAliveConfig(keepAlive()) // a response may be long in coming
 	}
 	ex.flight = a.takeOff(h.TCPConn, nil)
+	if ex.plain != nil {
+		ex.ctx = f.base
+		ex.plain.watch.begin(ex.flight)
+	} else {
+		ex.ctx = r.Context()
+		ex.transport = f.pool.transport(a.decision)
+	}
 	ex.writer = &exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
 		expects: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
 	}
-	defer ex.finish(r.Context())
+	defer ex.finish()
 	f.carrier.ServeHTTP(ex.writer, ex.outgoing(r))
 	ex.carried = true
 	if ex.hijacked || ex.broken == nil && ex.flight.endedBy() == "" {
+		ex.writer.end()
 		return
 	}
+	ex.writer.stop()
 	// goproxy ends the response in good order; the client must see that it is
 	// cut short. Where the connection's end is the body's, a reset says so.
 	if w.Header().Get("Content-Length") == "" && !r.ProtoAtLeast(1, 1) {
@@ -149,8 +161,11 @@ func asksServer(r *http.Request) bool {
 // was decided on, with the client's own Host, path and end-to-end fields.
 func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	q := ex.attempt.query
-	ctx := context.WithValue(r.Context(), exchangeKey{}, ex)
-	ctx = httptrace.WithClientTrace(ctx, ex.trace())
+	ctx := ex.ctx //nolint:contextcheck // a plain request has none of its own
+	if ex.plain == nil {
+		ctx = httptrace.WithClientTrace(r.Context(), ex.trace())
+	}
+	ctx = context.WithValue(ctx, exchangeKey{}, ex)
 	out := r.WithContext(ctx)
 	// Its own map: net/http writes to the client's when it reads the rest of a
 	// body away, while the transport may still be reading this one.
@@ -266,7 +281,7 @@ func carryRequest(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.
 	if !ok {
 		return r, goproxy.NewResponse(r, goproxy.ContentTypeText, http.StatusForbidden, "sallyport: outside the gate\n")
 	}
-	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) { //nolint:contextcheck // it is the exchange's
 		return ex.roundTrip(r)
 	})
 	return r, nil
@@ -276,7 +291,7 @@ func carryRequest(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.
 func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 	a := ex.attempt
 	start := time.Now()
-	resp, err := ex.transport.RoundTrip(r)
+	resp, err := ex.ask(r)
 	ex.writer.settle()
 	a.rec.Times.FirstByte = time.Since(start)
 	if err != nil {
@@ -299,6 +314,13 @@ func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &originBody{ReadCloser: resp.Body, ex: ex, resp: resp}
 	return resp, nil
+}
+
+func (ex *exchange) ask(r *http.Request) (*http.Response, error) {
+	if ex.plain != nil {
+		return ex.askPlain(r)
+	}
+	return ex.transport.RoundTrip(r) //nolint:wrapcheck // blame tells its errors apart
 }
 
 // check refuses the responses that can not be passed on: a protocol that

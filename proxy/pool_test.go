@@ -67,29 +67,37 @@ func (ty *tally) closeAll() {
 
 func (r *rig) ask(method, host string, port int) string {
 	r.t.Helper()
-	return bodyOf(r.exchange(fmt.Sprintf("%s http://%s:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", method, host, port)))
+	length := "Content-Length: 0\r\n"
+	if method == "GET" {
+		length = "" // plain
+	}
+	return bodyOf(r.exchange(fmt.Sprintf("%s http://%s:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n", method, host, port, length)))
 }
 
 func TestPoolKeepsConnections(t *testing.T) {
-	port, ty := newTally(t)
-	r := newRig(t, allow("http", port, "one.test", "two.test"))
-	r.resolver.set("one.test", "127.0.0.1")
-	r.resolver.set("two.test", "127.0.0.1")
-	for _, step := range []struct{ host, want string }{
-		{"one.test", "connection 1"},
-		{"one.test", "connection 1"}, // another client's, the same origin connection
-		{"two.test", "connection 2"}, // another name, though the address is one
-		{"one.test", "connection 1"},
-	} {
-		if got := r.ask("GET", step.host, port); got != step.want {
-			t.Errorf("%s: %q, want %q", step.host, got, step.want)
-		}
-	}
-	if n := r.resolver.total(); n != 2 {
-		t.Errorf("%d lookups", n)
-	}
-	if opened, _ := ty.count(); opened != 2 {
-		t.Errorf("%d connections", opened)
+	for _, method := range []string{"GET", "POST"} { // a pool each
+		t.Run(method, func(t *testing.T) {
+			port, ty := newTally(t)
+			r := newRig(t, allow("http", port, "one.test", "two.test"))
+			r.resolver.set("one.test", "127.0.0.1")
+			r.resolver.set("two.test", "127.0.0.1")
+			for _, step := range []struct{ host, want string }{
+				{"one.test", "connection 1"},
+				{"one.test", "connection 1"}, // another client's, the same origin connection
+				{"two.test", "connection 2"}, // another name, though the address is one
+				{"one.test", "connection 1"},
+			} {
+				if got := r.ask(method, step.host, port); got != step.want {
+					t.Errorf("%s: %q, want %q", step.host, got, step.want)
+				}
+			}
+			if n := r.resolver.total(); n != 2 {
+				t.Errorf("%d lookups", n)
+			}
+			if opened, _ := ty.count(); opened != 2 {
+				t.Errorf("%d connections", opened)
+			}
+		})
 	}
 }
 
@@ -134,22 +142,29 @@ func TestPoolIsPerRule(t *testing.T) {
 }
 
 func TestPoolForgetsOnPolicyChange(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} { // a pool each
+		t.Run(method, func(t *testing.T) { poolForgets(t, method) })
+	}
+}
+
+func poolForgets(t *testing.T, method string) {
+	t.Helper()
 	port, ty := newTally(t)
 	r := webRig(t, port)
-	r.ask("GET", "web.test", port)
+	r.ask(method, "web.test", port)
 	r.PolicyChanged()
 	waitFor(t, func() bool { _, open := ty.count(); return open == 0 })
 	r.resolver.set("web.test", "127.0.0.3") // the origin listens on 127.0.0.1 alone
-	if got := r.ask("GET", "web.test", port); !strings.Contains(got, "connection_refused") {
+	if got := r.ask(method, "web.test", port); !strings.Contains(got, "connection_refused") {
 		t.Errorf("got %q", got)
 	}
 	r.resolver.set("web.test", "127.0.0.1")
-	if got := r.ask("GET", "web.test", port); got != "connection 2" {
+	if got := r.ask(method, "web.test", port); got != "connection 2" {
 		t.Errorf("got %q", got)
 	}
 	// A new policy's rule is another rule, whatever it is called.
 	r.setPolicy(allow("http", port, "web.test"))
-	if got := r.ask("GET", "web.test", port); got != "connection 3" {
+	if got := r.ask(method, "web.test", port); got != "connection 3" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -263,7 +278,7 @@ func TestPoolRetries(t *testing.T) {
 			}
 		})
 		r := webRig(t, port)
-		r.ask("GET", "web.test", port)
+		r.ask("PUT", "web.test", port) // GET has another pool
 		got := r.exchange(fmt.Sprintf("POST http://web.test:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", port))
 		if !strings.HasPrefix(got, "HTTP/1.1 502") {
 			t.Errorf("got %q", got)

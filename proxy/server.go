@@ -188,6 +188,7 @@ func (s *Server) Cut() { s.cutOnce.Do(func() { close(s.cut) }) }
 // every attempt under way is decided again. It returns how many were cut.
 func (s *Server) PolicyChanged() int {
 	s.front.pool.reset()
+	s.front.kept.reset()
 	if !s.cfg.CutDenied {
 		return 0
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -12,7 +13,8 @@ import (
 
 // exchangeWriter is the ResponseWriter that goproxy writes an exchange's
 // response to. It passes every piece on at once, since a client may be
-// waiting for it (server-sent events, watches, long polls).
+// waiting for it (server-sent events, watches, long polls); of a plain
+// request, when the next piece would have to be waited for.
 type exchangeWriter struct {
 	http.ResponseWriter
 	ex       *exchange
@@ -38,7 +40,7 @@ func (w *exchangeWriter) WriteHeader(code int) {
 		w.Header().Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(code)
-	if w.ex.failed == nil && code != http.StatusSwitchingProtocols && w.Header().Get("Content-Length") == "" {
+	if w.ex.plain == nil && w.ex.failed == nil && code != http.StatusSwitchingProtocols && w.Header().Get("Content-Length") == "" {
 		w.Flush()
 	}
 }
@@ -50,8 +52,57 @@ func (w *exchangeWriter) Write(p []byte) (int, error) {
 		w.ex.lose(err)
 		return n, err //nolint:wrapcheck // a writer's errors are its own
 	}
-	w.Flush()
+	if w.ex.plain == nil {
+		w.Flush()
+	}
 	return n, nil
+}
+
+// ReadFrom sends a body piece by piece, as it comes.
+func (w *exchangeWriter) ReadFrom(r io.Reader) (sent int64, err error) {
+	buf := w.ex.front.buffers.body()
+	defer w.ex.front.buffers.giveBody(buf)
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return sent, err
+			}
+			sent += int64(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return sent, nil
+		case err != nil:
+			return sent, err //nolint:wrapcheck // a reader's errors are its own
+		}
+	}
+}
+
+// passOn sends what a plainWriter holds back, before the origin is waited for.
+func (w *exchangeWriter) passOn() error {
+	err := w.ex.plain.writer.FlushError()
+	if err != nil {
+		w.ex.lose(err)
+	}
+	return err
+}
+
+// stop sends what there is of an answer that is not to be completed.
+func (w *exchangeWriter) stop() {
+	if w.ex.plain != nil {
+		_ = w.passOn()
+	}
+}
+
+// end completes a plain request's answer. net/http does so by itself.
+func (w *exchangeWriter) end() {
+	if w.ex.plain == nil || w.ex.lost != nil {
+		return
+	}
+	if err := w.ex.plain.writer.end(); err != nil {
+		w.ex.lose(err)
+	}
 }
 
 // Flush sends what net/http has buffered.
