@@ -22,6 +22,17 @@ const tlsPort = 443
 // ClientHello or request head in nearly every case.
 const sniffSize = 4 << 10
 
+// sniffBuffers are shared by all connections: each holds one until its name is
+// known and its first bytes are on their way.
+type sniffBuffers struct{ pool sync.Pool }
+
+func (b *sniffBuffers) get() *[sniffSize]byte {
+	if buf, ok := b.pool.Get().(*[sniffSize]byte); ok {
+		return buf
+	}
+	return new([sniffSize]byte)
+}
+
 // conn is an accepted connection, from accept until release.
 type conn struct {
 	s             *Server
@@ -36,7 +47,9 @@ type conn struct {
 // HTTP is handed to the front, whose goroutine then owns the connection.
 func (s *Server) handle(ctx context.Context, c *conn) {
 	defer c.rescue()
-	first := c.sniff()
+	buf := s.sniffed.get()
+	defer s.sniffed.pool.Put(buf) // whoever keeps what it holds beyond this call has copied it
+	first := c.sniff(buf[:])
 	switch {
 	case len(first) == 0:
 		// A health check, or a client that changed its mind: no attempt was
@@ -53,13 +66,12 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 	}
 }
 
-// sniff reads the first bytes, none if the client sends none in time. The
-// deadline it sets bounds all that follows until the name is known.
-func (c *conn) sniff() []byte {
+// sniff reads the first bytes into buf, none if the client sends none in time.
+// The deadline it sets bounds all that follows until the name is known.
+func (c *conn) sniff(buf []byte) []byte {
 	if err := c.tcp.SetReadDeadline(c.accepted.Add(c.s.cfg.Timeouts.Hello)); err != nil {
 		return nil
 	}
-	buf := make([]byte, sniffSize)
 	n, err := c.tcp.Read(buf)
 	if err != nil {
 		return nil

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -176,7 +178,9 @@ func (t *connectTunnel) inner(early []byte) {
 		return
 	}
 	if len(early) == 0 {
-		early = make([]byte, sniffSize)
+		if early = t.http.scratch; early == nil {
+			early = make([]byte, sniffSize)
+		}
 		n, err := c.tcp.Read(early)
 		if early = early[:n]; err != nil && n == 0 {
 			t.silent(err)
@@ -240,7 +244,7 @@ func (t *connectTunnel) innerHTTP(early []byte) {
 		return
 	}
 	t.front.offer(&httpConn{
-		TCPConn: t.http.c.tcp, c: t.http.c, replay: early,
+		TCPConn: t.http.c.tcp, c: t.http.c, replay: bytes.Clone(early),
 		pinned: &pin{host: t.attempt.query.Host, port: t.attempt.query.Port},
 	})
 }
@@ -323,5 +327,5 @@ func (k keepEarly) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over the buffered bytes: %w", err)
 	}
-	return &earlyConn{Conn: nc, early: early}, rw, nil
+	return &earlyConn{Conn: nc, early: slices.Clip(early)}, rw, nil
 }

@@ -24,7 +24,7 @@ type helloFrames struct {
 // error only when nothing came.
 func (f *helloFrames) fill(r io.Reader) error {
 	if len(f.buf) == cap(f.buf) {
-		grown := make([]byte, len(f.buf), max(min(2*cap(f.buf), helloMaxWire), len(f.buf)+1))
+		grown := make([]byte, len(f.buf), max(min(2*cap(f.buf), helloMaxWire), len(f.buf)+1, sniffSize))
 		copy(grown, f.buf)
 		f.buf = grown
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,7 @@ type httpConn struct {
 	*net.TCPConn
 	c        *conn
 	replay   []byte
+	scratch  []byte // to read into before the tunnel, nil where there is none
 	pinned   *pin
 	plain    *plainConn // who serves it, until net/http does
 	requests int
@@ -174,10 +176,12 @@ func (h *httpConn) end() {
 	}
 }
 
-// take hands a connection over to net/http, whose goroutine then owns it.
+// take hands a connection over to net/http, whose goroutine then owns it. A
+// CONNECT that lies whole in first is served here. first is the caller's again
+// afterwards.
 func (f *front) take(c *conn, first []byte) {
 	if r, early := f.readConnect(first); r != nil {
-		f.takeConnect(c, r, early)
+		f.takeConnect(c, r, early, first)
 		return
 	}
 	h := &httpConn{TCPConn: c.tcp, c: c, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)}
@@ -185,14 +189,15 @@ func (f *front) take(c *conn, first []byte) {
 		f.servePlain(h, r, first)
 		return
 	}
-	h.replay = first
+	h.replay = bytes.Clone(first)
 	f.offer(h)
 }
 
-// takeConnect serves a CONNECT on the goroutine that has read it.
-func (f *front) takeConnect(c *conn, r *http.Request, early []byte) {
+// takeConnect serves a CONNECT on the goroutine that has read it. early is what
+// came behind its head; where there is none, scratch may be read into.
+func (f *front) takeConnect(c *conn, r *http.Request, early, scratch []byte) {
 	w := &tunnelWriter{c: c, early: early, header: make(http.Header)}
-	f.connect(w, r.WithContext(f.base), &httpConn{TCPConn: c.tcp, c: c, requests: 1}, c.accepted)
+	f.connect(w, r.WithContext(f.base), &httpConn{TCPConn: c.tcp, c: c, requests: 1, scratch: scratch[:cap(scratch)]}, c.accepted)
 	if !w.given {
 		c.release()
 	}

@@ -25,8 +25,6 @@ const (
 	// beyond it, so a peer that stalls holds less than 128 KiB even at the
 	// moment when the buffer is copied into a larger one.
 	helloMaxWire = helloMaxMessage + helloMaxRecords*helloRecordHeader
-	// helloFirstBuffer holds any ordinary hello without growing.
-	helloFirstBuffer = 3 << 10
 	// helloMaxALPN protocols are kept for the record: a hello of 64 KiB can
 	// name thousands.
 	helloMaxALPN = 128
@@ -102,9 +100,9 @@ func malformed(format string, args ...any) *helloError {
 // caller: a deadline for each read would let a byte a second through for
 // ever. readHello takes no byte more once it knows its answer, though one
 // read may bring bytes from behind the hello; it keeps them in hello.raw.
-// peeked is copied.
+// peeked is taken over, with its capacity: raw may be a part of it.
 func readHello(r io.Reader, peeked []byte) (*hello, error) {
-	f := helloFrames{buf: append(make([]byte, 0, max(helloFirstBuffer, len(peeked))), peeked...)}
+	f := helloFrames{buf: peeked}
 	for {
 		done, refusal := f.advance()
 		if refusal != nil {

@@ -58,6 +58,7 @@ type Server struct {
 	loops     []*loop
 	turn      atomic.Uint32 // of loops, see nextLoop
 	buffers   relayBuffers
+	sniffed   sniffBuffers
 	listeners []*net.TCPListener
 	work      sync.WaitGroup // accepted connections and the loops that Run owns
 	cut       chan struct{}  // closed by Cut

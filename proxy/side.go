@@ -47,7 +47,7 @@ func (s *side) dress() error {
 	if err != nil {
 		return fmt.Errorf("give a socket back to the runtime: %w", err)
 	}
-	_ = unix.Close(s.fd)                   // likewise
+	_ = unix.Close(s.fd)                    // likewise
 	s.tcp, s.bare = c.(*net.TCPConn), false //nolint:forcetypeassert // it was one
 	return nil
 }
