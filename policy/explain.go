@@ -11,6 +11,10 @@ import (
 type Explanation struct {
 	Query    Query
 	Decision Decision
+	// Request is what the request inside TLS says, nil when there is none or it
+	// cannot be read. On a connection that is not inspected nobody sees it, and
+	// Decision does not regard it.
+	Request *S3Call
 	// Steps are what was looked at, in the order in which it counted.
 	Steps []string
 	// Remedy is the smallest rule that would allow the attempt, as an entry of
@@ -25,7 +29,13 @@ const explained = 20
 // Explain answers a query as [Policy.Decide] does, and says why. It is for
 // people, not for the data path.
 func (p *Policy) Explain(q Query) Explanation {
-	e := Explanation{Query: q, Decision: p.Decide(q)}
+	e := Explanation{Query: q, Decision: p.Decide(q), Request: q.S3}
+	e.tell(p)
+	return e
+}
+
+// tell fills in how the decision came about.
+func (e *Explanation) tell(p *Policy) {
 	if p == nil || len(p.rules) == 0 {
 		e.say("there is no rule: everything is denied")
 	}
@@ -35,16 +45,15 @@ func (p *Policy) Explain(q Query) Explanation {
 	e.caller(p)
 	e.reading()
 	e.request()
-	if e.Decision.Reason == ReasonNameMismatch {
-		e.say("the connection is for %s and the request for %s: these are different endpoints, and no rule is asked", q.Host, q.S3.Host)
+	if e.Query.S3 != nil && e.Decision.Reason == ReasonNameMismatch {
+		e.say("the connection is for %s and the request for %s: these are different endpoints, and no rule is asked", e.Query.Host, e.Query.S3.Host)
 	} else {
 		e.considered(p)
 	}
 	e.outcome()
 	if e.Decision.Reason != ReasonRule {
-		e.Remedy = p.remedy(q, e.Decision)
+		e.Remedy = p.remedy(e.Query, e.Decision)
 	}
-	return e
 }
 
 func (e *Explanation) say(format string, args ...any) {

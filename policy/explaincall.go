@@ -5,9 +5,43 @@ import (
 	"strings"
 )
 
+// ExplainRequest says what becomes of a connection, which q describes without
+// its call, and of a request within. Where the connection is not inspected the
+// request is not seen, and the answer is the connection's.
+func (p *Policy) ExplainRequest(q Query, r S3Request) Explanation {
+	q.S3 = nil
+	e := Explanation{Query: q, Decision: p.Decide(q)}
+	call, err := r.parse()
+	if err == nil {
+		e.Request = &call
+	}
+	switch {
+	case !e.Decision.Inspect:
+		e.tell(p)
+		e.say("the connection is not inspected: nobody sees the request")
+	case err != nil:
+		d := Decision{
+			Reason: err.Reason, Mode: e.Decision.Mode, Source: e.Decision.Source,
+			S3: e.Decision.S3, Enforcement: EnforcementInspect,
+		}
+		if d.Mode == Report {
+			d.Verdict, d.Protocol = Allow, ProtocolTCP
+		}
+		e.Decision = d
+		e.caller(p)
+		e.say("the connection is inspected, and its request cannot be judged: %s", err.Message)
+		e.outcome()
+	default:
+		e.Query.S3 = e.Request
+		e.Decision = p.Decide(e.Query)
+		e.tell(p)
+	}
+	return e
+}
+
 // request says what the request asks of S3, and who asks.
 func (e *Explanation) request() {
-	c := e.Query.S3
+	c := e.Request
 	if c == nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 // callJSON is a call in words.
 type callJSON struct {
 	Host       string      `json:"host"`
+	S3         S3Ref       `json:"s3"`
 	Operation  string      `json:"operation,omitempty"`
 	ACL        string      `json:"acl,omitempty"`
 	Key        string      `json:"key,omitempty"`
@@ -37,7 +38,7 @@ func newCallJSON(c *S3Call, d Decision) *callJSON {
 		return nil
 	}
 	out := &callJSON{
-		Host: c.Host.String(), Operation: c.Operation, ACL: c.ACL, Key: c.Key, OfSource: d.OfSource,
+		Host: c.Host.String(), S3: c.Ref, Operation: c.Operation, ACL: c.ACL, Key: c.Key, OfSource: d.OfSource,
 		Signer: signerJSON(c.Signer),
 	}
 	if c.Source.Ref.Form != "" {
@@ -75,7 +76,7 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Host: e.Query.Host.String(), Port: e.Query.Port, Via: e.Query.Via.String(), At: e.Query.At,
 		Verdict: d.Verdict.String(), Reason: d.Reason, Mode: d.Mode.String(),
 		WouldDeny: d.WouldDeny(), Source: d.Source, S3: d.S3, Steps: e.Steps, Remedy: e.Remedy,
-		Inspect: d.Inspect, Enforced: string(d.Enforcement), Request: newCallJSON(e.Query.S3, d),
+		Inspect: d.Inspect, Enforced: string(d.Enforcement), Request: newCallJSON(e.Request, d),
 	}
 	if e.Query.Source.Addr.IsValid() {
 		out.Client = e.Query.Source.Addr.String()

@@ -58,6 +58,7 @@ const lintWidth = 16
 // lint warns of rules that change nothing.
 func (c *compiler) lint() {
 	p := c.policy
+	c.noteUninspected()
 	listed := map[string][]int32{}
 	for i := range p.rules {
 		id, b := int32(i), &p.rules[i]

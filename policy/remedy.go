@@ -23,8 +23,13 @@ func (p *Policy) remedy(q Query, d Decision) string {
 		}
 		name = a.String()
 		destination = fmt.Sprintf("cidrs: [%q]", prefix)
-	case ReasonS3Bucket:
-		name, destination = s3Remedy(q.Host, d.S3)
+	case ReasonS3Bucket, ReasonS3Operation, ReasonS3Account:
+		if q.S3 != nil {
+			name, destination = callRemedy(q.S3, d)
+		} else {
+			name, destination = s3Remedy(q.Host, d.S3, "")
+		}
+	default: // no rule could, or none should
 	}
 	if destination == "" {
 		return ""
@@ -52,7 +57,7 @@ func (p *Policy) remedy(q Query, d Decision) string {
 
 // s3Remedy returns a name for, and the destination of, a rule for an S3 host
 // that names a bucket or an access point.
-func s3Remedy(h Host, ref S3Ref) (name, destination string) {
+func s3Remedy(h Host, ref S3Ref, conditions string) (name, destination string) {
 	key := "buckets"
 	if name = ref.Bucket; name == "" {
 		key, name = "access_points", ref.AccessPoint
@@ -70,7 +75,35 @@ func s3Remedy(h Host, ref S3Ref) (name, destination string) {
 	case ref.Partition != "aws":
 		scope = ", partition: " + ref.Partition
 	}
-	return name, fmt.Sprintf("s3: {%s: [%q]%s}", key, name, scope)
+	return name, fmt.Sprintf("s3: {%s: [%q]%s%s}", key, name, scope, conditions)
+}
+
+// callRemedy is s3Remedy for a request that was seen: it allows what this one
+// asks for, and its signer.
+func callRemedy(c *S3Call, d Decision) (name, destination string) {
+	ref, operations := c.Ref, c.Operation
+	if c.ACL != "" {
+		operations += ", " + c.ACL
+	}
+	if d.OfSource {
+		ref, operations = c.Source.Ref, "GetObject"
+	}
+	conditions := fmt.Sprintf(", inspect: true, operations: [%s]", operations)
+	switch account := d.Reason == ReasonS3Account; {
+	case c.Operation == "" || ref.Opaque():
+		return "", ""
+	case c.Signer.Scheme == S3Anonymous:
+		conditions += ", anonymous: allow"
+	case account && c.Signer.Account == "":
+		return "", "" // nobody knows whom that would let in
+	case account:
+		conditions += fmt.Sprintf(", accounts: [%q]", c.Signer.Account)
+	}
+	host := c.Host
+	if d.OfSource {
+		host = Host{name: ref.AccessPoint + "-" + ref.Account} // as an access point's host begins
+	}
+	return s3Remedy(host, ref, conditions)
 }
 
 // freeName makes a rule's name of a destination that no rule has.

@@ -85,43 +85,6 @@ func (c *compiler) s3Destination(r *reader, text *ruleText, rule *Rule, id int32
 	}
 }
 
-// advise notes what an s3 rule cannot hold its bucket to.
-func (c *compiler) advise(r *reader, text *ruleText, rule *Rule) {
-	if !rule.match.s3.inspect && rule.Protocol != ProtocolHTTP {
-		c.note(r.pos(text.s3.node), "write inspect: true, or back it with a VPC endpoint policy",
-			"the s3 rule %q is advisory: S3 routes by the Host header inside TLS, so a client that holds one bucket's name can ask for another's", rule.Name)
-	}
-	if rule.match.s3.opaque {
-		c.note(r.pos(text.s3.opaque), "write inspect: true instead, which reads the bucket from the path",
-			"opaque: allow in the rule %q lets clients reach every bucket of its Regions, path-style", rule.Name)
-	}
-	for _, p := range rule.match.buckets {
-		if hasWildcard(p) && !ownedByAccount(p) {
-			c.note(r.pos(text.s3.node), "list whole names, or names in an account's own namespace: PREFIX-ACCOUNT-REGION-an",
-				"anybody can create a bucket that %q in the rule %q matches", p, rule.Name)
-		}
-	}
-	for _, p := range rule.match.accessPoints {
-		if aliasSuffix(p) == "" && !endsInAccount(p) {
-			c.warn(r.pos(text.s3.node), fmt.Sprintf("write %q, the name and the account that owns it", p+"-111122223333"),
-				"the access point %q of the rule %q may be any account's", p, rule.Name)
-		}
-	}
-}
-
-// ownedByAccount reports whether every bucket that fits a pattern is one
-// account's, by the form of its name.
-func ownedByAccount(pattern string) bool {
-	account, _ := ownedBucket(pattern[strings.LastIndexByte(pattern, '*'):])
-	return account != ""
-}
-
-// endsInAccount reports whether a pattern spells an account at its end.
-func endsInAccount(pattern string) bool {
-	i := strings.LastIndexByte(pattern, '-')
-	return i > 0 && isAccount(pattern[i+1:])
-}
-
 // aliasSuffix returns the reserved ending of an access point alias that a
 // name has. S3 gives such names out itself; no bucket can have one.
 func aliasSuffix(name string) string {

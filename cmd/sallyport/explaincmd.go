@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/textproto"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,11 +20,28 @@ import (
 // maxQuestion bounds one line of `policy explain --json -`.
 const maxQuestion = 64 << 10
 
-// question is one thing to explain; as JSON, a line of `--json -`.
+// question is one thing to explain; as JSON, a line of `--json -`. With a
+// method it is a whole request, which matters where its connection is
+// inspected.
 type question struct {
-	URL    string `json:"url"`
-	Source string `json:"source"`
-	At     string `json:"at"`
+	URL     string                  `json:"url"`
+	Method  string                  `json:"method"`
+	Headers map[string]headerValues `json:"headers"`
+	Source  string                  `json:"source"`
+	At      string                  `json:"at"`
+}
+
+// headerValues are the values of a header, in JSON one string or a list.
+type headerValues []string
+
+// UnmarshalJSON takes either.
+func (h *headerValues) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*h = headerValues{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(h))
 }
 
 func explainCommand() *cobra.Command {
@@ -102,16 +121,67 @@ func (e *explainer) ask(q question) (policy.Explanation, error) {
 			return policy.Explanation{}, refuse("write it as 2026-12-24T18:00:00Z", "time %q is not in RFC 3339's form", q.At)
 		}
 	}
-	via, host, port, protocol, err := policy.ParseTarget(q.URL)
+	site, request, err := q.request()
+	if err != nil {
+		return policy.Explanation{}, err
+	}
+	via, host, port, protocol, err := policy.ParseTarget(site)
 	if err != nil {
 		return policy.Explanation{}, &fault{code: exitUsage, err: err}
 	}
-	x := e.policy.Explain(policy.Query{
+	asked := policy.Query{
 		Source: policy.Source{Addr: source.Unmap().WithZone("")},
 		Via:    via, Host: host, Port: port, Protocol: protocol, At: at,
-	})
+	}
+	var x policy.Explanation
+	if _, isS3 := policy.ParseS3Host(host); isS3 && request != nil {
+		x = e.policy.ExplainRequest(asked, *request)
+	} else {
+		x = e.policy.Explain(asked)
+	}
 	e.denied = e.denied || x.Decision.Verdict == policy.Deny
 	return x, nil
+}
+
+// request takes a whole request apart: where it goes, and the request as it is
+// sent there, nil when the question is about the connection alone. The path
+// and the query stay as written: what they encode is what is asked about.
+func (q question) request() (site string, request *policy.S3Request, err error) {
+	if q.Method == "" {
+		if len(q.Headers) > 0 {
+			return "", nil, refuse(`write "method": "GET" beside them`, "headers belong to a request with a method")
+		}
+		return q.URL, nil, nil
+	}
+	scheme, rest, found := strings.Cut(q.URL, "://")
+	if !found {
+		return "", nil, refuse("write https://HOST/PATH", "a request needs a whole URL, not %q", q.URL)
+	}
+	rest, _, _ = strings.Cut(rest, "#") // never sent
+	authority, target := rest, ""
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		authority, target = rest[:i], rest[i:]
+	}
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	header := make(map[string][]string, len(q.Headers))
+	for name, values := range q.Headers {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		header[name] = append(header[name], values...)
+	}
+	host := authority
+	switch values := header["Host"]; len(values) {
+	case 0:
+	case 1:
+		host = values[0]
+	default:
+		return "", nil, refuse("write one", "the request has %d Host headers", len(values))
+	}
+	return scheme + "://" + authority, &policy.S3Request{
+		Method: q.Method, Host: host, Target: target,
+		Header: func(name string) []string { return header[name] },
+	}, nil
 }
 
 // answer explains the URLs of a command line; all are readable, or none is
