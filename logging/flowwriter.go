@@ -129,6 +129,9 @@ func (w *FlowWriter) Dropped() uint64 { return w.queue.Dropped() + w.lost.Load()
 // WriteErrors returns how many writes failed since the start.
 func (w *FlowWriter) WriteErrors() uint64 { return w.errors.Load() }
 
+// Hurry ends all waiting for a full queue, see [flow.Queue.Hurry].
+func (w *FlowWriter) Hurry() { w.queue.Hurry() }
+
 // Run writes lines until ctx ends and what waits is written, for at most
 // [flow.DefaultDrain]; then it returns [flow.ErrStalled] if the writer is
 // stuck. End ctx after the last connection was recorded. Call it once.

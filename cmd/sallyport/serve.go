@@ -271,9 +271,26 @@ func (d *daemon) serveTraffic(ctx context.Context) error {
 		d.log.Info().Int("active", d.proxy.Active()).Stringer("at_most", d.cfg.Timeouts.Drain).Msg("draining")
 	})
 	defer unregister()
+	// Connections that wait for a stuck reader of the flow log would outlast
+	// the drain, and nothing could end the process but SIGKILL.
+	over, ended := context.WithCancel(context.WithoutCancel(ctx))
+	defer ended()
+	defer context.AfterFunc(ctx, func() { d.hurry(over, d.cfg.Timeouts.Drain) })()
 	err := d.proxy.Run(ctx)
 	d.log.Info().Msg("every connection has ended")
 	return err
+}
+
+// hurry lets nobody wait for the flow log any more once the drain has had its
+// time, unless every connection ends before.
+func (d *daemon) hurry(ended context.Context, drain time.Duration) {
+	timer := time.NewTimer(drain)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		d.flows.Hurry()
+	case <-ended.Done():
+	}
 }
 
 // obey turns signals into what they ask for.
@@ -293,6 +310,7 @@ func (d *daemon) obey(ctx context.Context, signals <-chan os.Signal, asked chan<
 				}
 			case stopping:
 				d.proxy.Cut()
+				d.flows.Hurry()
 			default:
 				stopping = true
 				stop()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -56,6 +57,8 @@ type Queue struct {
 	full    Full
 	sink    func(Event)
 	lost    func(n uint64)
+	hurry   chan struct{} // closed: nobody waits for room any more
+	hurry1  sync.Once
 	stop    chan struct{} // closed: no event is accepted any more
 	done    chan struct{} // closed: nobody takes events any more
 	dropped atomic.Uint64
@@ -74,6 +77,7 @@ func NewQueue(size int, full Full, sink func(Event), lost func(n uint64)) *Queue
 		full:   full,
 		sink:   sink,
 		lost:   lost,
+		hurry:  make(chan struct{}),
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
@@ -110,10 +114,16 @@ func (q *Queue) put(e Event) bool {
 	select {
 	case q.events <- e:
 		return true
+	case <-q.hurry:
 	case <-q.stop:
-		return false
 	}
+	return false
 }
+
+// Hurry makes a blocking queue drop from now on, and lets go of everybody who
+// waits for room in it. Whoever stops connections calls it when their time is
+// over: they could not end while they wait for a sink that is stuck.
+func (q *Queue) Hurry() { q.hurry1.Do(func() { close(q.hurry) }) }
 
 // sweep counts the events that nobody will take as dropped.
 func (q *Queue) sweep() {

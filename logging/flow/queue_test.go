@@ -96,6 +96,31 @@ func TestFullQueueBlocksUntilThereIsRoom(t *testing.T) {
 	})
 }
 
+func TestHurriedQueueLetsGoOfWhoeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		q := NewQueue(1, Block, func(Event) { <-gate }, nil)
+		stop := start(t, q)
+		q.Observe(event("a"))
+		synctest.Wait() // a is inside the sink
+		q.Observe(event("b"))
+		let := make(chan struct{})
+		go func() { q.Observe(event("waits")); close(let) }()
+		synctest.Wait()
+		q.Hurry()
+		q.Hurry() // once is enough
+		<-let
+		q.Observe(event("late"))
+		if q.Dropped() != 2 {
+			t.Errorf("dropped %d, want 2", q.Dropped())
+		}
+		close(gate)
+		if err := stop(); err != nil || q.Dropped() != 2 {
+			t.Errorf("%v, dropped %d", err, q.Dropped())
+		}
+	})
+}
+
 func TestStalledSinkHoldsNobodyAfterTheStop(t *testing.T) {
 	for _, full := range []Full{Drop, Block} {
 		t.Run(full.String(), func(t *testing.T) {
