@@ -101,17 +101,17 @@ func (p *Policy) Decide(q Query) Decision {
 	if p == nil {
 		return Decision{Reason: unmatched(q.Host, S3Ref{}), Enforcement: q.enforcement()}
 	}
-	s := p.begin(q)
+	s := p.begin(&q)
 	d := Decision{S3: s.s3, Enforcement: q.enforcement()}
 	if p.closed {
 		d.asked = asked{p, s.source, s.port, s.protocol}
 	}
-	d.Source, d.Mode = p.standingOf(q)
+	d.Source, d.Mode = p.standingOf(&q)
 	if q.S3 != nil && !sameEndpoint(q.Host, q.S3.Host) {
 		d.Reason = ReasonNameMismatch
 	} else {
-		s.run(s.host(q))
-		s.answer(q, &d)
+		s.run(q.named())
+		s.answer(&q, &d)
 	}
 	if d.Verdict == Deny && d.Mode == Report && d.Reason != ReasonNoName {
 		d.Verdict, d.Protocol = Allow, ProtocolTCP
@@ -120,12 +120,12 @@ func (p *Policy) Decide(q Query) Decision {
 }
 
 // answer reads the decision off a search that has run.
-func (s *search) answer(q Query, d *Decision) {
+func (s *search) answer(q *Query, d *Decision) {
 	switch {
 	case s.deny >= 0:
 		d.Rule, d.Reason = &s.policy.rules[s.deny], ReasonDenyRule
 	case s.allow < 0:
-		d.Reason = s.unmatched(s.host(q))
+		d.Reason = s.unmatched(q.named())
 	case s.copies() && !s.readsSource(d):
 	default:
 		d.Rule, d.Reason, d.Verdict = &s.policy.rules[s.allow], ReasonRule, Allow
@@ -154,7 +154,7 @@ func (q *Query) enforcement() Enforcement {
 }
 
 // begin returns the search for a query that has not looked at a rule yet.
-func (p *Policy) begin(q Query) search {
+func (p *Policy) begin(q *Query) search {
 	s := search{
 		policy: p, source: q.Source.Addr.Unmap(), port: q.Port,
 		protocol: q.Protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
@@ -167,17 +167,17 @@ func (p *Policy) begin(q Query) search {
 			s.protocol = ProtocolHTTP
 		}
 	}
-	host, _ := readS3Host(s.host(q))
+	host, _ := readS3Host(q.named())
 	s.s3, s.inPath = host.ref, host.inPath
 	if q.S3 != nil {
-		s.s3, s.asks = q.S3.Ref, asks{call: q.S3, operation: q.S3.Operation, acl: q.S3.ACL}
+		s.s3, s.asks.call = q.S3.Ref, q.S3
 	}
 	return s
 }
 
-// host returns the name that is decided about: a call's own, where there is
+// named returns the name that is decided about: a call's own, where there is
 // one.
-func (s *search) host(q Query) Host {
+func (q *Query) named() Host {
 	if q.S3 != nil {
 		return q.S3.Host
 	}
@@ -352,7 +352,7 @@ func unmatched(h Host, s3 S3Ref) Reason {
 // standingOf returns the first source that the caller belongs to, and the
 // mode in force for it: of its sources that state one the strictest, else the
 // documents'.
-func (p *Policy) standingOf(q Query) (string, Mode) {
+func (p *Policy) standingOf(q *Query) (string, Mode) {
 	name, stated, mode := int32(-1), false, Report
 	p.callers.find(q.Source.Addr.Unmap(), func(ids []int32, _ bool) {
 		for _, i := range ids {

@@ -105,14 +105,14 @@ func (s *search) callWording(r *Rule, m miss) string {
 }
 
 func (s *search) operationWording(verb string, rule *s3Match) string {
-	asked := s.asks.operation
+	asked, acl := s.asks.operation(), s.asks.acl()
 	switch {
 	case asked == "" && verb == "allows":
 		return "allows operations that are known, and this is none"
-	case len(rule.operations) > 0 && (s.asks.acl == "" || !rule.lists(asked)):
+	case len(rule.operations) > 0 && (acl == "" || !rule.lists(asked)):
 		return fmt.Sprintf("%s %s, not %s", verb, strings.Join(rule.operations, ", "), asked)
-	case s.asks.acl != "" && rule.lists(asked):
-		return fmt.Sprintf("does not list %s, which the request's ACL headers ask for", s.asks.acl)
+	case acl != "" && rule.lists(asked):
+		return fmt.Sprintf("does not list %s, which the request's ACL headers ask for", acl)
 	}
 	return fmt.Sprintf("does not list %s, which must be spelled out", asked)
 }

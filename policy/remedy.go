@@ -35,7 +35,7 @@ func (p *Policy) remedy(q Query, d Decision) string {
 		return ""
 	}
 	lines := []string{"- name: " + p.freeName(name), "  " + destination}
-	s := p.begin(q)
+	s := p.begin(&q)
 	protocol, standard := s.protocol, uint16(443)
 	if protocol == ProtocolUnknown {
 		protocol = ProtocolTLS

@@ -5,10 +5,27 @@ import "strings"
 // asks is what a request asks of S3: of the call's own bucket, or of the
 // bucket that a copy is read from.
 type asks struct {
-	call      *S3Call // nil before inspection
-	operation string
-	acl       string
-	source    bool // of the copy's source
+	call   *S3Call // nil before inspection
+	source bool    // of the copy's source
+}
+
+// operation returns what is asked of the bucket, "" without a call.
+func (a asks) operation() string {
+	switch {
+	case a.call == nil:
+		return ""
+	case a.source:
+		return "GetObject"
+	}
+	return a.call.Operation
+}
+
+// acl returns the operation that ACL headers imply, "" for none.
+func (a asks) acl() string {
+	if a.call == nil || a.source {
+		return ""
+	}
+	return a.call.ACL
 }
 
 // inspects reports whether a rule wants to see the requests.
@@ -36,11 +53,11 @@ func (s *search) fits(m *s3Match, v Verdict) bool {
 func (s *search) missesCall(m *s3Match, v Verdict) miss {
 	switch {
 	case v == Deny:
-		return m.hits(s.asks.call, s.asks.operation, s.asks.acl)
+		return m.hits(s.asks.call, s.asks.operation(), s.asks.acl())
 	case m.opaque && s.s3.Opaque():
 		return missOpaque
 	}
-	return m.misses(s.asks.call, s.asks.operation, s.asks.acl)
+	return m.misses(s.asks.call, s.asks.operation(), s.asks.acl())
 }
 
 // unmatched is the reason when no rule allows what was asked.
@@ -52,7 +69,7 @@ func (s *search) unmatched(h Host) Reason {
 		return ReasonS3Operation
 	case s.asks.source:
 		return ReasonS3Bucket
-	case ofNoBucket(s.asks.operation):
+	case ofNoBucket(s.asks.operation()):
 		return ReasonS3Operation
 	}
 	return unmatched(h, s.s3)
@@ -88,7 +105,7 @@ func (s *search) ofSource() search {
 	c := s.asks.call
 	return search{
 		policy: s.policy, source: s.source, port: s.port, protocol: s.protocol,
-		s3: c.Source.Ref, asks: asks{call: c, operation: "GetObject", source: true},
+		s3: c.Source.Ref, asks: asks{call: c, source: true},
 		deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
 	}
 }
