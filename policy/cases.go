@@ -19,6 +19,11 @@ import (
 //	    rule: registries         # optional: the rule that must decide
 //	    reason: rule             # optional
 //	    at: 2026-12-01T00:00:00Z # optional: when it is asked
+//	  - name: nobody may change who reads the bucket
+//	    to: https://acme-prod.s3.us-east-1.amazonaws.com/?policy
+//	    method: PUT              # a whole request, for rules that inspect
+//	    headers: {Authorization: "AWS4-HMAC-SHA256 Credential=…"}
+//	    expect: deny
 //
 // A target is written as [ParseTarget] reads it. report means an attempt that
 // only report mode lets through. A case that does not say when it is asked is
@@ -32,13 +37,16 @@ type Cases struct {
 
 // Case is one question and the answer that it must have.
 type Case struct {
-	Name   string
-	To     string // the target as written
-	Query  Query
-	Expect string // "allow", "deny" or "report"
-	Rule   string // "" for any
-	Reason Reason // "" for any
-	Pos    Pos
+	Name  string
+	To    string // the target as written
+	Query Query
+	// Request is the request to S3 inside the connection, nil when the case is
+	// about the connection alone.
+	Request *S3Request
+	Expect  string // "allow", "deny" or "report"
+	Rule    string // "" for any
+	Reason  Reason // "" for any
+	Pos     Pos
 }
 
 // CaseResult is what became of one case.
@@ -100,14 +108,19 @@ func (r *reader) cases(n *yaml.Node, c *Cases) {
 func (r *reader) readCase(n *yaml.Node) Case {
 	c := Case{Pos: r.pos(n)}
 	before := r.faults()
-	for key, value := range r.fields(n, "a case", []string{"name", "from", "to", "at", "expect", "rule", "reason"}) {
+	var to, method, headers *yaml.Node
+	for key, value := range r.fields(n, "a case", []string{"name", "from", "to", "method", "headers", "at", "expect", "rule", "reason"}) {
 		switch key.Value {
 		case "name":
 			c.Name, _ = r.text(value, "name")
 		case "from":
 			c.Query.Source.Addr = r.address(value, "from")
 		case "to":
-			c.To = r.target(value, &c.Query)
+			to = value
+		case "method":
+			method = value
+		case "headers":
+			headers = value
 		case "at":
 			c.Query.At = r.instant(value, "at")
 		case "expect":
@@ -118,6 +131,7 @@ func (r *reader) readCase(n *yaml.Node) Case {
 			c.Reason = Reason(r.word(value, "reason", reasonWords()...))
 		}
 	}
+	r.destination(&c, to, method, headers)
 	if r.faults() > before {
 		return c
 	}
@@ -145,23 +159,65 @@ func (r *reader) address(n *yaml.Node, what string) netip.Addr {
 	return a.Unmap()
 }
 
-func (r *reader) target(n *yaml.Node, q *Query) string {
-	text, ok := r.text(n, "to")
+// destination reads where a case goes, and what it asks there.
+func (r *reader) destination(c *Case, to, method, headers *yaml.Node) {
+	if to == nil {
+		return
+	}
+	var ok bool
+	if c.To, ok = r.text(to, "to"); !ok {
+		return
+	}
+	site := c.To
+	switch {
+	case method == nil && headers != nil:
+		r.fail(headers, "write method: GET beside them", "headers belong to a request with a method")
+	case method != nil:
+		site = r.request(c, to, method, headers)
+	}
+	var err error
+	if c.Query.Via, c.Query.Host, c.Query.Port, c.Query.Protocol, err = ParseTarget(site); err != nil && site != "" {
+		r.fail(to, "write it like https://HOST, tcp://HOST:PORT or HOST:PORT", "%v", err)
+	}
+}
+
+// request reads a case's request and returns where it goes, "" when it cannot
+// be read.
+func (r *reader) request(c *Case, to, method, headers *yaml.Node) string {
+	name, ok := r.text(method, "method")
 	if !ok {
 		return ""
 	}
-	var err error
-	if q.Via, q.Host, q.Port, q.Protocol, err = ParseTarget(text); err != nil {
-		r.fail(n, "write it like https://HOST, tcp://HOST:PORT or HOST:PORT", "%v", err)
+	values := map[string][]string{}
+	if headers != nil && headers.Kind != yaml.MappingNode {
+		r.fail(headers, `write headers: {Authorization: "…"}`, "headers must be a mapping, not %s", kindOf(headers))
+		return ""
 	}
-	return text
+	for i := 0; headers != nil && i+1 < len(headers.Content); i += 2 {
+		key, value := headers.Content[i].Value, headers.Content[i+1]
+		if value.Kind == yaml.SequenceNode {
+			for _, n := range r.texts(value, "a header") {
+				values[key] = append(values[key], n.Value)
+			}
+		} else if text, ok := r.text(value, "a header's value"); ok {
+			values[key] = append(values[key], text)
+		}
+	}
+	site, request, err := ParseRequest(name, c.To, values)
+	if err != nil {
+		r.fail(to, "write it like https://HOST/PATH", "%v", err)
+		return ""
+	}
+	c.Request = &request
+	return site
 }
 
 // reasonWords lists the reasons that a policy itself can give.
 func reasonWords() []string {
 	return []string{
 		string(ReasonRule), string(ReasonDenyRule), string(ReasonNoRule),
-		string(ReasonIPLiteral), string(ReasonS3Bucket), string(ReasonS3Opaque),
+		string(ReasonIPLiteral), string(ReasonNameMismatch),
+		string(ReasonS3Bucket), string(ReasonS3Opaque), string(ReasonS3Operation), string(ReasonS3Account),
 	}
 }
 
@@ -170,6 +226,9 @@ func (c *Cases) Run(p *Policy) []CaseResult {
 	results := make([]CaseResult, len(c.Cases))
 	for i, one := range c.Cases {
 		d := p.Decide(one.Query)
+		if _, isS3 := ParseS3Host(one.Query.Host); isS3 && one.Request != nil {
+			_, d, _, _ = p.decideRequest(one.Query, *one.Request)
+		}
 		results[i] = CaseResult{Case: one, Decision: d, Failure: one.failure(d)}
 	}
 	return results

@@ -62,10 +62,16 @@ func TestCasesRefused(t *testing.T) {
 		{"no-to", "version: 1\ncases: [{name: x, expect: allow}]", `2:9: the case "x" lacks the key "to"`},
 		{"no-expect", "version: 1\ncases: [{to: a.example}]", `2:9: the case lacks the key "expect"`},
 		{"expect", "version: 1\ncases: [{to: a.example, expect: yes}]", `2:33: expect must be allow, deny or report, not "yes"`},
-		{"reason", "version: 1\ncases: [{to: a.example, expect: deny, reason: ech}]", "2:47: reason must be rule, deny_rule, no_rule, ip_literal, s3_bucket or s3_opaque, not \"ech\""},
+		{"reason", "version: 1\ncases: [{to: a.example, expect: deny, reason: ech}]", "2:47: reason must be rule, deny_rule, no_rule, ip_literal, name_mismatch, s3_bucket, s3_opaque, s3_operation or s3_account, not \"ech\""},
 		{"from", "version: 1\ncases: [{from: 10.0.0.0/8, to: a.example, expect: deny}, {from: [], to: a.example, expect: deny}]", "2:16: from is not an address: \"10.0.0.0/8\"\ncases.yaml:2:65: from must be text, not a list"},
 		{"to", "version: 1\ncases: [{to: \"ftp://a\", expect: deny}, {to: 1, expect: deny}]", "2:14: target \"ftp://a\": unknown scheme \"ftp\": write https://, http:// or tcp://\ncases.yaml:2:45: to must be text, not a number"},
 		{"at", "version: 1\ncases: [{to: a.example, expect: deny, at: today}]", "2:43: at must be a date and time with a zone (RFC 3339)"},
+		{"headers-alone", "version: 1\ncases: [{to: \"https://a.example\", headers: {a: b}, expect: deny}]", "2:44: headers belong to a request with a method"},
+		{"headers-list", "version: 1\ncases: [{to: \"https://a.example\", method: GET, headers: [a], expect: deny}]", "2:57: headers must be a mapping, not a list"},
+		{"header-number", "version: 1\ncases: [{to: \"https://a.example\", method: GET, headers: {a: 1}, expect: deny}]", "2:61: a header's value must be text, not a number"},
+		{"method", "version: 1\ncases: [{to: \"https://a.example\", method: [GET], expect: deny}]", "2:43: method must be text, not a list"},
+		{"no-url", "version: 1\ncases: [{to: a.example, method: GET, expect: deny}]", `2:14: request to "a.example": write a whole URL, https://HOST/PATH`},
+		{"two-hosts", "version: 1\ncases: [{to: \"https://a.example\", method: GET, headers: {Host: [a, b]}, expect: deny}]", `2:14: request to "https://a.example": it has 2 Host headers`},
 		{"twice", "version: 1\ncases: [{name: x, to: a.example, expect: deny}, {name: x, to: b.example, expect: deny}]", `2:49: the case "x" is there twice, first in line 2`},
 		{"unknown", "version: 1\ncases: [{form: 10.0.0.1, to: a.example, expect: deny}]", `2:10: unknown key "form" in a case`},
 	} {
@@ -75,5 +81,34 @@ func TestCasesRefused(t *testing.T) {
 				t.Errorf("got %v\nwant %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestCaseRequests: cases of whole requests are decided as the proxy decides
+// them: by the connection, and where that is inspected, by the request.
+func TestCaseRequests(t *testing.T) {
+	p := mustLoad(t, inspectPolicy)
+	c, err := LoadCases(Text{"cases.yaml", []byte(`version: 1
+cases:
+  - name: read
+    to: https://acme-prod.s3.us-west-2.amazonaws.com/a%2Fb?versionId=1#x
+    method: GET
+    headers: {authorization: "AWS4-HMAC-SHA256 Credential=ASIAQNZGKIQY56JQ7WML/20261101/us-west-2/s3/aws4_request, Signature=a"}
+    expect: allow
+    rule: data
+  - {name: policy, to: "https://s3.us-west-2.amazonaws.com/acme-open?policyStatus&acl", method: GET, expect: deny, reason: s3_operation}
+  - {name: unsigned, to: "https://s3.us-west-2.amazonaws.com/acme-prod/k", method: GET, expect: deny, reason: s3_account}
+  - {name: host, to: "https://s3.us-west-2.amazonaws.com/acme-prod/k", method: GET, headers: {Host: [s3.us-east-1.amazonaws.com]}, expect: deny, reason: name_mismatch}
+  - {name: learner, from: 10.9.0.1, to: "https://s3.us-west-2.amazonaws.com/evil/../k", method: GET, expect: report, reason: s3_opaque}
+  - {name: unseen, to: "https://layers.s3.us-west-2.amazonaws.com/k", method: DELETE, expect: allow, rule: layers}
+  - {name: elsewhere, to: "https://a.example/k", method: DELETE, expect: deny, reason: no_rule}
+`)})
+	if err != nil {
+		t.Fatal(detail(err))
+	}
+	for _, r := range c.Run(p) {
+		if !r.OK() {
+			t.Errorf("%s: %s", r.Case.Name, r.Failure)
+		}
 	}
 }

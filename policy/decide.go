@@ -381,6 +381,12 @@ func (p *Policy) Version() string {
 	return p.version
 }
 
+// Inspects reports whether any rule asks for inspection, without which such
+// rules allow nothing: whoever cannot inspect must not serve the policy.
+func (p *Policy) Inspects() bool {
+	return p != nil && slices.ContainsFunc(p.rules, func(r Rule) bool { return r.inspects() })
+}
+
 // Rules returns the rules in the documents' order, a preset's parts in the
 // place of the rule that names it. The rules are shared: do not change them.
 func (p *Policy) Rules() []Rule {

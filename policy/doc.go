@@ -51,8 +51,15 @@
 // too. Bucket names are unique within a partition only, so an s3 rule speaks
 // of partition aws unless its partition or regions say otherwise. A host that
 // does not tell its Region fits no allow rule with regions. Aliases of access
-// points are listed under access_points, never under buckets. Where TLS is not
-// inspected, such a rule is advisory: S3 routes by the Host header within.
+// points are listed under access_points, never under buckets.
+//
+// Without inspect: true such a rule is advisory: S3 routes by the Host header
+// inside TLS. With it the name opens the connection for inspection alone
+// ([Decision.Inspect]), also the shared hosts that leave the bucket to the
+// path, and each request is read ([ParseS3Request]) and decided by its own
+// bucket, operation, copy source and signer ([Query].S3). What may be read in
+// two ways is refused. Writes other than those of objects must be listed by
+// name, and requests that nobody signed need anonymous: allow.
 //
 // # Addresses
 //

@@ -9,34 +9,45 @@ import (
 // its call, and of a request within. Where the connection is not inspected the
 // request is not seen, and the answer is the connection's.
 func (p *Policy) ExplainRequest(q Query, r S3Request) Explanation {
-	q.S3 = nil
-	e := Explanation{Query: q, Decision: p.Decide(q)}
-	call, err := r.parse()
-	if err == nil {
-		e.Request = &call
-	}
+	e := Explanation{}
+	var err *S3RequestError
+	e.Query, e.Decision, e.Request, err = p.decideRequest(q, r)
 	switch {
-	case !e.Decision.Inspect:
+	case e.Query.S3 == nil && e.Decision.Enforcement != EnforcementInspect:
 		e.tell(p)
 		e.say("the connection is not inspected: nobody sees the request")
 	case err != nil:
-		d := Decision{
-			Reason: err.Reason, Mode: e.Decision.Mode, Source: e.Decision.Source,
-			S3: e.Decision.S3, Enforcement: EnforcementInspect,
-		}
-		if d.Mode == Report {
-			d.Verdict, d.Protocol = Allow, ProtocolTCP
-		}
-		e.Decision = d
 		e.caller(p)
 		e.say("the connection is inspected, and its request cannot be judged: %s", err.Message)
 		e.outcome()
 	default:
-		e.Query.S3 = e.Request
-		e.Decision = p.Decide(e.Query)
 		e.tell(p)
 	}
 	return e
+}
+
+// decideRequest decides about a connection and, where it is inspected, about
+// a request within. The query that it returns is the last that was put.
+func (p *Policy) decideRequest(q Query, r S3Request) (Query, Decision, *S3Call, *S3RequestError) {
+	q.S3 = nil
+	d := p.Decide(q)
+	var call *S3Call
+	c, err := r.parse()
+	if err == nil {
+		call = &c
+	}
+	switch {
+	case !d.Inspect:
+	case err != nil:
+		d = Decision{Reason: err.Reason, Mode: d.Mode, Source: d.Source, S3: d.S3, Enforcement: EnforcementInspect}
+		if d.Mode == Report {
+			d.Verdict, d.Protocol = Allow, ProtocolTCP
+		}
+	default:
+		q.S3 = call
+		d = p.Decide(q)
+	}
+	return q, d, call, err
 }
 
 // request says what the request asks of S3, and who asks.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,6 +35,40 @@ func ParseTarget(s string) (Via, Host, uint16, Protocol, error) {
 		return fail(err)
 	}
 	return via, h, port, protocol, nil
+}
+
+// ParseRequest reads a request as people write it down: a method, a whole URL,
+// and headers, of which Host, where it is given, goes before the URL's. It
+// returns the URL without its path, for [ParseTarget], and the request as it
+// is sent there: path and query stay as written, since what they encode is
+// what is asked about.
+func ParseRequest(method, rawURL string, headers map[string][]string) (site string, r S3Request, err error) {
+	scheme, rest, isURL := strings.Cut(rawURL, "://")
+	if !isURL {
+		return "", r, fmt.Errorf("request to %q: write a whole URL, https://HOST/PATH", rawURL)
+	}
+	rest, _, _ = strings.Cut(rest, "#") // never sent
+	authority, target := rest, "/"
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		authority, target = rest[:i], rest[i:]
+	}
+	if target[0] != '/' {
+		target = "/" + target
+	}
+	canonical := make(map[string][]string, len(headers))
+	for name, values := range headers {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		canonical[name] = append(slices.Clip(canonical[name]), values...)
+	}
+	r = S3Request{Method: method, Host: authority, Target: target, Header: func(name string) []string { return canonical[name] }}
+	switch hosts := canonical["Host"]; len(hosts) {
+	case 0:
+	case 1:
+		r.Host = hosts[0]
+	default:
+		return "", r, fmt.Errorf("request to %q: it has %d Host headers", rawURL, len(hosts))
+	}
+	return scheme + "://" + authority, r, nil
 }
 
 // splitTarget takes a target apart without looking at the host.

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"net/textproto"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -143,9 +141,8 @@ func (e *explainer) ask(q question) (policy.Explanation, error) {
 	return x, nil
 }
 
-// request takes a whole request apart: where it goes, and the request as it is
-// sent there, nil when the question is about the connection alone. The path
-// and the query stay as written: what they encode is what is asked about.
+// request returns where the question goes, and the request that is sent there,
+// nil when the question is about the connection alone.
 func (q question) request() (site string, request *policy.S3Request, err error) {
 	if q.Method == "" {
 		if len(q.Headers) > 0 {
@@ -153,35 +150,15 @@ func (q question) request() (site string, request *policy.S3Request, err error) 
 		}
 		return q.URL, nil, nil
 	}
-	scheme, rest, found := strings.Cut(q.URL, "://")
-	if !found {
-		return "", nil, refuse("write https://HOST/PATH", "a request needs a whole URL, not %q", q.URL)
-	}
-	rest, _, _ = strings.Cut(rest, "#") // never sent
-	authority, target := rest, ""
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		authority, target = rest[:i], rest[i:]
-	}
-	if !strings.HasPrefix(target, "/") {
-		target = "/" + target
-	}
-	header := make(map[string][]string, len(q.Headers))
+	headers := make(map[string][]string, len(q.Headers))
 	for name, values := range q.Headers {
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		header[name] = append(header[name], values...)
+		headers[name] = values
 	}
-	host := authority
-	switch values := header["Host"]; len(values) {
-	case 0:
-	case 1:
-		host = values[0]
-	default:
-		return "", nil, refuse("write one", "the request has %d Host headers", len(values))
+	site, r, err := policy.ParseRequest(q.Method, q.URL, headers)
+	if err != nil {
+		return "", nil, &fault{code: exitUsage, err: err}
 	}
-	return scheme + "://" + authority, &policy.S3Request{
-		Method: q.Method, Host: host, Target: target,
-		Header: func(name string) []string { return header[name] },
-	}, nil
+	return site, &r, nil
 }
 
 // answer explains the URLs of a command line; all are readable, or none is
