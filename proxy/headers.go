@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,10 +12,35 @@ import (
 // hopByHop lists the header fields that concern one connection only (RFC
 // 9110, section 7.6.1; RFC 2616, section 13.5.1 for the older ones), and the
 // proxy's own credentials.
-func hopByHop() []string {
-	return []string{
+func hopByHop() [11]string {
+	return [...]string{
 		"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 		"Proxy-Authentication-Info", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
+	}
+}
+
+// writeFields writes h in the order of the names, as net/http does, and without
+// its copies. What would end a line becomes a space.
+func writeFields(out *bytes.Buffer, h http.Header) {
+	var room [32]string
+	names := room[:0]
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !httpguts.ValidHeaderFieldName(name) {
+			continue
+		}
+		for _, value := range h[name] {
+			out.WriteString(name)
+			out.WriteString(": ")
+			if strings.ContainsAny(value, "\r\n") {
+				value = strings.NewReplacer("\r", " ", "\n", " ").Replace(value)
+			}
+			out.WriteString(strings.Trim(value, " \t\r\n"))
+			out.WriteString("\r\n")
+		}
 	}
 }
 

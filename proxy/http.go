@@ -31,9 +31,11 @@ type exchange struct {
 	transport *http.Transport // nil for a plain request, which has
 	plain     *plainConn      // its client's connection,
 	origin    *originConn     // its origin's,
-	era       uint64          // and the era in which it was decided (see kept.now)
+	era       uint64          // and the era in which it was decided (see kept.now);
+	target    string          // and its target as it came
 	ctx       context.Context //nolint:containedctx // the request's: it ends with the client or the exchange, a plain one's with the server
-	writer    *exchangeWriter
+	writer    exchangeWriter
+	answer    originBody                 // what the client gets of the response
 	body      *requestBody               // nil when the request has none
 	upgrade   bool                       // the client asks for WebSocket
 	dialled   atomic.Pointer[flow.Times] // set by the transport's dial for this exchange
@@ -65,18 +67,18 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	}
 	ex.flight = a.takeOff(h.TCPConn, nil)
 	if ex.plain != nil {
-		ex.ctx = f.base
+		ex.ctx, ex.target = f.base, r.RequestURI // goproxy takes it from the request
 		ex.plain.watch.begin(ex.flight)
 	} else {
 		ex.ctx = r.Context()
 		ex.transport = f.pool.transport(a.decision)
 	}
-	ex.writer = &exchangeWriter{
+	ex.writer = exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
 		expects: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
 	}
 	defer ex.finish()
-	f.carrier.ServeHTTP(ex.writer, ex.outgoing(r))
+	f.carrier.ServeHTTP(&ex.writer, ex.outgoing(r))
 	ex.carried = true
 	if ex.hijacked || ex.broken == nil && ex.flight.endedBy() == "" {
 		ex.writer.end()
@@ -178,6 +180,12 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	// refused already.
 	out.Close = ex.writer.expects
 	u := *r.URL
+	if ex.plain != nil {
+		u.Scheme, u.Host = "http", r.Host // for goproxy to look at; see originConn.send
+		out.URL = &u
+		stripHopByHop(out.Header, false)
+		return out
+	}
 	u.Scheme, u.Host = "http", net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
 	if asksServer(r) {
 		u.Path = "*"
@@ -190,7 +198,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 		out.Header["User-Agent"] = nil // else the transport adds its own
 	}
 	if r.Body != http.NoBody {
-		ex.body = &requestBody{ReadCloser: r.Body, writer: ex.writer, from: r, trailer: out.Trailer}
+		ex.body = &requestBody{ReadCloser: r.Body, writer: &ex.writer, from: r, trailer: out.Trailer}
 		out.Body = ex.body
 	}
 	return out
@@ -281,14 +289,12 @@ func carryRequest(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.
 	if !ok {
 		return r, goproxy.NewResponse(r, goproxy.ContentTypeText, http.StatusForbidden, "sallyport: outside the gate\n")
 	}
-	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) { //nolint:contextcheck // it is the exchange's
-		return ex.roundTrip(r)
-	})
+	ctx.RoundTripper = ex
 	return r, nil
 }
 
-// roundTrip asks the origin.
-func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
+// RoundTrip asks the origin, for goproxy.
+func (ex *exchange) RoundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 	a := ex.attempt
 	start := time.Now()
 	resp, err := ex.ask(r)
@@ -312,7 +318,8 @@ func (ex *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		ex.switched = resp.Body
 		return resp, nil
 	}
-	resp.Body = &originBody{ReadCloser: resp.Body, ex: ex, resp: resp}
+	ex.answer = originBody{ReadCloser: resp.Body, ex: ex, resp: resp}
+	resp.Body = &ex.answer
 	return resp, nil
 }
 

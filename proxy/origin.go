@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,6 +30,9 @@ type originConn struct {
 	since  time.Time       // when it was last put
 	reused bool            // it carried an exchange before this one
 	heard  bool            // the origin has said something to this one
+	body   io.Reader       // of the response
+	left   int64           // how much of the body is to come; negative where body knows
+	last   bool            // the connection ends with the response
 	ended  bool            // the response was read to its end, and the connection goes on
 }
 
@@ -83,17 +87,12 @@ func (oc *originConn) ask(r *http.Request, w *exchangeWriter) (*http.Response, e
 		return nil, err
 	}
 	for {
-		oc.head = originHeaderBytes
-		resp, err := http.ReadResponse(oc.br, r)
-		if err != nil && oc.head == 0 {
-			return nil, errHeadBytes
-		}
+		resp, err := oc.readAnswer(r)
 		if err != nil {
-			return nil, err //nolint:wrapcheck // it is told apart by type, or says enough
+			return nil, err
 		}
 		if code := resp.StatusCode; code >= http.StatusOK || code < http.StatusContinue || code == http.StatusSwitchingProtocols {
-			oc.head = -1
-			resp.Body = &plainBody{Reader: resp.Body, oc: oc, last: resp.Close}
+			oc.last = resp.Close
 			return resp, nil
 		}
 		if err := w.interim(resp.StatusCode, resp.Header); err != nil {
@@ -102,32 +101,90 @@ func (oc *originConn) ask(r *http.Request, w *exchangeWriter) (*http.Response, e
 	}
 }
 
-// send writes r as net/http's transport does, with one write.
+// readAnswer reads the head of a response. Its body is read from oc, too.
+func (oc *originConn) readAnswer(r *http.Request) (*http.Response, error) {
+	oc.head = originHeaderBytes
+	_, _ = oc.br.Peek(1) // an error comes back below
+	ahead, _ := oc.br.Peek(oc.br.Buffered())
+	if resp, n := readPlainAnswer(ahead, r); resp != nil {
+		_, _ = oc.br.Discard(n) // they are there
+		oc.body, oc.left, oc.head = oc.br, resp.ContentLength, -1
+		resp.Body = (*plainBody)(oc)
+		return resp, nil
+	}
+	resp, err := http.ReadResponse(oc.br, r)
+	if err != nil && oc.head == 0 {
+		return nil, errHeadBytes
+	}
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it is told apart by type, or says enough
+	}
+	oc.body, oc.left, oc.head = resp.Body, -1, -1
+	resp.Body = (*plainBody)(oc)
+	return resp, nil
+}
+
+// send writes r with one write: the target as the client wrote it, Host, and the
+// other fields. All of it has passed readPlain: nothing there can end a line.
 func (oc *originConn) send(r *http.Request) error {
 	buffers := &oc.writer.ex.front.buffers
 	out := buffers.head()
 	defer buffers.giveHead(out)
-	if err := r.Write(out); err != nil {
-		return fmt.Errorf("word the request: %w", err)
-	}
+	out.WriteString(r.Method)
+	out.WriteByte(' ')
+	out.WriteString(pathOf(oc.writer.ex.target))
+	out.WriteString(" HTTP/1.1\r\nHost: ")
+	out.WriteString(r.Host)
+	out.WriteString("\r\n")
+	writeFields(out, r.Header)
+	out.WriteString("\r\n")
 	_, err := oc.tcp.Write(out.Bytes())
 	return err //nolint:wrapcheck // it names what failed, and where
 }
 
-// plainBody is a response's body. To close it ends nothing: what becomes of
-// the connection is decided when the exchange has ended, and net/http's own
-// body would first read on until the response's end.
-type plainBody struct {
-	io.Reader
-	oc   *originConn
-	last bool // the connection ends with the response
+// pathOf returns what of a plain request's target is the origin's: path and
+// query, byte for byte.
+func pathOf(target string) string {
+	_, rest, absolute := strings.Cut(target, "://")
+	if strings.HasPrefix(target, "/") || !absolute {
+		return target
+	}
+	i := strings.IndexAny(rest, "/?")
+	switch {
+	case i < 0:
+		return "/"
+	case rest[i] == '?':
+		return "/" + rest[i:]
+	}
+	return rest[i:]
 }
+
+// plainBody is the body of an originConn's response. To close it ends nothing:
+// what becomes of the connection is decided when the exchange has ended, and
+// net/http's own body would first read on until the response's end.
+type plainBody originConn
 
 // Read reads from the origin.
 func (b *plainBody) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
+	if b.left >= 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	var n int
+	var err error
+	if b.left != 0 {
+		n, err = b.body.Read(p)
+	}
+	if b.left >= 0 {
+		b.left -= int64(n)
+		switch {
+		case b.left == 0:
+			err = io.EOF
+		case errors.Is(err, io.EOF):
+			err = io.ErrUnexpectedEOF
+		}
+	}
 	if errors.Is(err, io.EOF) {
-		b.oc.ended = !b.last && b.oc.br.Buffered() == 0
+		b.ended = !b.last && b.br.Buffered() == 0
 	}
 	return n, err //nolint:wrapcheck // a reader's errors are its own
 }
@@ -146,7 +203,7 @@ func (ex *exchange) askPlain(r *http.Request) (*http.Response, error) {
 		}
 		ex.origin, ex.reused = oc, oc.reused
 		ex.runsOn(oc.tcp)
-		resp, err := oc.ask(r, ex.writer)
+		resp, err := oc.ask(r, &ex.writer)
 		if err == nil {
 			return resp, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -111,6 +113,50 @@ func FuzzReadPlain(f *testing.F) {
 			return request{r.Method, r.RequestURI, r.Proto, r.Host, fmt.Sprintf("%#v", u), r.URL.User.String(), r.Close, r.Header}
 		}
 		if diff := cmp.Diff(digest(want), digest(got)); diff != "" {
+			t.Errorf("(-net/http +plain)\n%s", diff)
+		}
+	})
+}
+
+// FuzzReadPlainAnswer: what is read as a plain response, net/http reads as the
+// same one.
+func FuzzReadPlainAnswer(f *testing.F) {
+	for _, wire := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 299 \r\nX:\r\nset-cookie: a\r\nSet-Cookie: b\r\nconnection: Close\r\nContent-Length: 002\r\n\r\nhiand more",
+		"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+		"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+		"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 200 OK\r\nPragma: no-cache\r\nContent-Length: 2\r\n\r\nhi",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\rb\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi", "HTTP/1.1 200 OK\nContent-Length: 2\n\nhi\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhi", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi",
+	} {
+		f.Add([]byte(wire))
+	}
+	ask := &http.Request{Method: http.MethodGet}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		got, n := readPlainAnswer(bytes.Clone(wire), ask)
+		if got == nil {
+			return
+		}
+		br := bufio.NewReader(bytes.NewReader(wire))
+		want, err := http.ReadResponse(br, ask)
+		if err != nil {
+			t.Fatalf("net/http: %v", err)
+		}
+		oc := &originConn{br: bufio.NewReader(bytes.NewReader(wire)), left: got.ContentLength, last: got.Close}
+		oc.body = oc.br
+		oc.br.Discard(n)
+		gotBody, gotErr := io.ReadAll((*plainBody)(oc))
+		wantBody, wantErr := io.ReadAll(want.Body)
+		if !bytes.Equal(gotBody, wantBody) || !errors.Is(gotErr, wantErr) {
+			t.Errorf("body %q, %v; net/http %q, %v", gotBody, gotErr, wantBody, wantErr)
+		}
+		if oc.ended != (gotErr == nil && !want.Close && br.Buffered() == 0) {
+			t.Errorf("it goes on: %t", oc.ended)
+		}
+		want.Body, got.Body = nil, nil
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(http.Request{})); diff != "" {
 			t.Errorf("(-net/http +plain)\n%s", diff)
 		}
 	})

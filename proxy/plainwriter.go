@@ -58,7 +58,9 @@ func (w *plainWriter) WriteHeader(code int) {
 	h := w.header
 	if code < http.StatusOK && code != http.StatusSwitchingProtocols {
 		w.statusLine(code)
-		_ = h.WriteSubset(w.held, map[string]bool{"Content-Length": true, "Transfer-Encoding": true}) // a buffer takes everything
+		delete(h, "Content-Length")
+		delete(h, "Transfer-Encoding")
+		writeFields(w.held, h)
 		w.held.WriteString("\r\n")
 		_ = w.FlushError() // the next write fails, too
 		return
@@ -66,7 +68,7 @@ func (w *plainWriter) WriteHeader(code int) {
 	w.begun = true
 	w.frame(code)
 	w.statusLine(code)
-	_ = h.Write(w.held) // likewise
+	writeFields(w.held, h)
 	if _, ok := h["Date"]; !ok {
 		w.held.WriteString("Date: ")
 		w.held.Write(time.Now().UTC().AppendFormat(w.held.AvailableBuffer(), http.TimeFormat))
@@ -193,5 +195,5 @@ func (w *plainWriter) trailers() {
 			fields[name] = v
 		}
 	}
-	_ = fields.Write(w.held) // a buffer takes everything
+	writeFields(w.held, fields)
 }
