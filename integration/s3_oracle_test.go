@@ -250,7 +250,8 @@ func oracleTargets(region, partition string) []oracleTarget {
 			[]policy.S3Form{policy.S3MultiRegion},
 		},
 		oracleTarget{
-			"finance-x7a-s3alias", policy.S3Ref{AccessPoint: "finance-x7a-s3alias"},
+			"finance-x7a-s3alias",
+			policy.S3Ref{AccessPoint: "finance-x7a-s3alias"},
 			[]policy.S3Form{policy.S3AccessPointAlias, policy.S3PathStyle, policy.S3Accelerate},
 		},
 		oracleTarget{"acme--usw2-az1--x-s3", policy.S3Ref{Bucket: "acme--usw2-az1--x-s3"}, []policy.S3Form{policy.S3Express, policy.S3ExpressControl}},

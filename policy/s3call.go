@@ -148,7 +148,8 @@ func (r S3Request) parse() (S3Call, *S3RequestError) {
 	if err = c.readOperation(r.Method, level, params); err != nil {
 		return c, err
 	}
-	return c, c.readHeaders(r, params)
+	err = c.readHeaders(r, params)
+	return c, err
 }
 
 // readHost reads the Host header. An absolute target must agree with it: S3
