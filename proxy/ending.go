@@ -80,6 +80,7 @@ func (ex *exchange) finish() {
 	a := ex.attempt
 	switch {
 	case !ex.carried: // attempt.rescue will record it
+		ex.forsake()
 	case ex.failed != nil:
 		a.refuse(ex.failed)
 	case by != "" && (ex.broken != nil || ex.lost != nil || ex.flight.endedBy() != ""):
@@ -96,6 +97,14 @@ func (ex *exchange) finish() {
 		a.close(r.outcome, flow.EndedByOrigin, r.text())
 	default:
 		a.close(flow.OutcomeOK, flow.EndedByBoth, "")
+	}
+}
+
+// forsake closes the origin's connection where a panic has come between the
+// transport and its answer: the transport believes it to be in use for ever.
+func (ex *exchange) forsake() {
+	if origin := ex.flight.origin.Load(); origin != nil && ex.attempt.rec.Times.FirstByte == 0 {
+		origin.Close() //nolint:errcheck // it is over either way
 	}
 }
 

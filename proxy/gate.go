@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
 )
 
@@ -92,8 +93,16 @@ func (a *attempt) guard(addrs []netip.AddrPort) ([]netip.AddrPort, *refusal) {
 
 // vet is asked again at the moment of dialling, for the address that the
 // kernel is about to connect to: whatever went wrong before, nothing
-// prohibited is dialled.
-func (a *attempt) vet(addr netip.AddrPort) error {
+// prohibited is dialled. It is called inside net.Dialer, which would not close
+// its socket behind a panic, and on goroutines that nobody watches over: a
+// panic here is a refusal.
+func (a *attempt) vet(addr netip.AddrPort) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.s.panicked(p)
+			err = &refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
 	if a.s.self.includes(addr) {
 		return denial(policy.ReasonSelf, fmt.Errorf("%s is the proxy itself", addr))
 	}
