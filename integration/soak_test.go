@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,11 +38,12 @@ const soakLong = 200_000
 // half-close, reset, stall and vanish, and then requires that everything is
 // back where it was.
 func TestSoak(t *testing.T) {
-	total := extent(t, "soak", 20_000, 1_000_000)
+	total := extent(t, "soak", 10_000, 1_000_000)
 	s := newSoak(t)
 	fresh := s.settled(nil)
 	s.run(total / 10) // what is allocated once is allocated now
 	before := s.settled(fresh)
+	s.ended(before)
 	s.run(total - total/10)
 	after := s.settled(fresh)
 	t.Logf("%d tunnels: %s", total, s.counts())
@@ -53,9 +55,7 @@ func TestSoak(t *testing.T) {
 			t.Errorf("%s changed by %.0f", name, grown)
 		}
 	}
-	if n := after["sallyport_flows_active"]; n != 0 {
-		t.Errorf("%.0f flows never ended", n)
-	}
+	s.ended(after)
 	var records float64
 	for i, k := range s.kinds {
 		records += float64(s.made[i].Load()) * k.records
@@ -76,11 +76,14 @@ func TestSoak(t *testing.T) {
 type soak struct {
 	t     *testing.T
 	rig   *rig
-	port  int // of the origin that does what the client's first byte says
+	rules string // of its policy
+	port  int    // of the origin that does what the client's first byte says
 	hello []byte
 	other []byte // a hello for another name
 	kinds []soakKind
 	made  []atomic.Int64 // by kind
+
+	policies int // so far
 }
 
 // soakKind is one way for a tunnel to live and die. A fault of the kind's own
@@ -100,12 +103,13 @@ func newSoak(t *testing.T) *soak {
 	s.origin(net.JoinHostPort(addr, "443"))
 	w.name("soak.test", addr)
 	w.name("tls.test", addr)
-	s.rig = w.serve(fmt.Sprintf(`
+	s.rules = fmt.Sprintf(`
   - {name: tcp, hosts: [soak.test], ports: [%d], protocol: tcp, resolves_to: [127.0.0.0/8]}
   - {name: http, hosts: [soak.test], ports: [%[1]d], protocol: http, resolves_to: [127.0.0.0/8]}
   - {name: refused, hosts: [soak.test], ports: [9], protocol: tcp, resolves_to: [127.0.0.0/8]}
   - {name: tls, hosts: [tls.test], resolves_to: [127.0.0.0/8]}
-`, s.port), setting("timeouts.idle", "2s"), setting("timeouts.hello", "1s"),
+`, s.port)
+	s.rig = w.serve(s.rules, setting("timeouts.idle", "2s"), setting("timeouts.hello", "1s"), setting("reload.every", "0s"),
 		func(c *rigConfig) { c.plain = true; c.stdout = devNull(t) })
 	s.kinds = []soakKind{
 		{"echo", 30, 1, func(s *soak) error { return s.tunnel('E', finish) }},
@@ -189,7 +193,8 @@ func (s *soak) origin(addr string) int {
 
 func soakOrigin(c *net.TCPConn) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	// Longer than anybody waits: what ends a tunnel is the proxy, or its client.
+	_ = c.SetDeadline(time.Now().Add(10 * patience))
 	soakObey(c, bufio.NewReader(c))
 }
 
@@ -449,6 +454,7 @@ func (s *soak) counts() string {
 // settled reads the metrics once nothing is under way any more and, where
 // before is given, the counts are back near it or no longer falling.
 func (s *soak) settled(before map[string]float64) map[string]float64 {
+	s.forget()
 	deadline := time.Now().Add(patience)
 	for {
 		m := s.metrics()
@@ -462,6 +468,25 @@ func (s *soak) settled(before map[string]float64) map[string]float64 {
 			return m
 		}
 		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // polling with a deadline
+	}
+}
+
+// ended requires that nothing is under way.
+func (s *soak) ended(m map[string]float64) {
+	s.t.Helper()
+	if n := m["sallyport_flows_active"]; n != 0 {
+		s.t.Errorf("%.0f attempts did not end", n)
+	}
+}
+
+// forget makes the proxy close the connections to origins that it keeps for
+// later, as it does under every new policy. They would go by themselves, in
+// longer than a short form has.
+func (s *soak) forget() {
+	s.policies++
+	s.rig.writePolicy(s.rules + fmt.Sprintf("  - {name: policy-%d, hosts: [nobody.test]}\n", s.policies))
+	if said := s.rig.saidAfter(func() { s.rig.signal(syscall.SIGHUP) }, "policy re", "policy unchanged"); said["message"] != "policy reloaded" {
+		s.t.Fatalf("the log says %v", said)
 	}
 }
 
