@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -159,6 +160,9 @@ func (w *FlowWriter) Run(ctx context.Context) error {
 // add puts one event into the batch and writes it when nothing else waits.
 func (w *FlowWriter) add(e flow.Event) {
 	defer func() {
+		if len(w.buf) < batchSize && w.queue.Len() == 0 {
+			runtime.Gosched() // connections that are ready may be about to end, and share the write
+		}
 		if len(w.buf) >= batchSize || w.queue.Len() == 0 {
 			w.flush()
 		}
