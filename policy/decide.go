@@ -55,7 +55,6 @@ const (
 	missPort
 	missProtocol
 	missSource
-	missOpaque
 	missOperation
 	missAccount
 )

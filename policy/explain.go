@@ -198,7 +198,7 @@ func (p *Policy) wording(s *search, n near) string {
 			names[i] = strconv.Quote(p.sources[id].name)
 		}
 		return subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
-	case missOpaque, missOperation, missAccount:
+	case missOperation, missAccount:
 		return subject + s.callWording(r, n.miss)
 	}
 	if s.waits(r) {

@@ -99,14 +99,9 @@ func (s *search) callWording(r *Rule, m miss) string {
 	if r.Verdict == Deny {
 		verb = "denies"
 	}
-	switch m {
-	case missOpaque:
-		return "lets hosts through that do not tell the bucket, and here the request does"
-	case missOperation:
-		return s.operationWording(verb, rule)
-	default:
-	}
 	switch {
+	case m == missOperation:
+		return s.operationWording(verb, rule)
 	case r.Verdict == Allow && (signer.Scheme == S3Anonymous || signer.Scheme == ""):
 		return "allows signed requests only"
 	case rule.noPresigned && signer.Presigned():

@@ -51,11 +51,8 @@ func (s *search) fits(m *s3Match, v Verdict) bool {
 
 // missesCall says what of an s3 rule a call does not fit.
 func (s *search) missesCall(m *s3Match, v Verdict) miss {
-	switch {
-	case v == Deny:
+	if v == Deny {
 		return m.hits(s.asks.call, s.asks.operation(), s.asks.acl())
-	case m.opaque && s.s3.Opaque():
-		return missOpaque
 	}
 	return m.misses(s.asks.call, s.asks.operation(), s.asks.acl())
 }

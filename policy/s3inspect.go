@@ -202,10 +202,7 @@ func (c *compiler) share(rule *Rule, id int32) {
 		if slices.ContainsFunc(m.operations, ofNoBucket) {
 			x.bucketless[scope] = append(x.bucketless[scope], id)
 		}
-		shape := fmt.Sprint(scope, rule.Verdict, rule.Protocol, m.opaque, rule.match.ports, rule.match.sources, rule.ResolvesTo)
-		if rule.Verdict == Deny {
-			shape += fmt.Sprint(m.regions)
-		}
+		shape := fmt.Sprint(scope, rule.Verdict, rule.Protocol, m.opaque, len(m.regions) > 0, rule.match.ports, rule.match.sources, rule.ResolvesTo)
 		if !x.seen[shape] {
 			x.seen[shape] = true
 			x.rules[scope] = append(x.rules[scope], id)

@@ -38,6 +38,10 @@ rules:
     s3: {buckets: [acme-open], inspect: true, operations: [GetObjectAcl], accounts: ["609629065308"]}
   - name: layers
     s3: {buckets: [layers], regions: [us-west-2]}
+  - name: plain
+    s3: {buckets: [plain], inspect: true}
+  - name: far
+    s3: {buckets: [far], regions: [cn-north-1], inspect: true}
   - name: imports
     sources: [importer]
     s3: {buckets: [supplier], regions: [eu-west-1], inspect: true, operations: [GetObject]}
@@ -171,6 +175,13 @@ func TestDecideCall(t *testing.T) {
 		// A rule without inspect asks for nothing, also where requests are seen.
 		{"DELETE layers.s3.us-west-2.amazonaws.com /k", "allow rule layers"},
 		{"GET " + path + " /layers/k", "allow rule layers"},
+		// Unknown operations are on no list, and not beside one either.
+		{"PUT plain.s3.us-west-2.amazonaws.com /k" + mine, "allow rule plain"},
+		{"PUT plain.s3.us-west-2.amazonaws.com /k?frobnicate" + mine, "deny s3_operation"},
+		{"PATCH plain.s3.us-west-2.amazonaws.com /k" + mine, "deny s3_operation"},
+		{"PUT plain.s3.us-west-2.amazonaws.com /k\nx-amz-copy-source: far/a" + mine, "deny s3_bucket (source)"},
+		{"PUT far.s3.cn-north-1.amazonaws.com.cn /k\nx-amz-copy-source: far/a" + mine, "allow rule far"},
+		{"PUT far.s3.cn-north-1.amazonaws.com.cn /k\nx-amz-copy-source: plain/a" + mine, "deny s3_bucket (source)"},
 		// Report mode.
 		{"GET " + path + " /evil/k from 10.9.0.1" + mine, "report s3_bucket"},
 		{"DELETE " + prod + " /k from 10.9.0.1" + mine, "report deny_rule no-delete"},
@@ -233,11 +244,35 @@ rules:
 rules:
   - {name: lax, s3: {buckets: [acme], regions: [us-west-2], opaque: allow}}
 `)
+	callers := mustLoad(t, `version: 1
+sources: [{name: one, cidrs: [10.1.0.0/16]}, {name: two, cidrs: [10.2.0.0/16]}]
+rules:
+  - {name: first, sources: [one], s3: {buckets: [acme], regions: [us-west-2], inspect: true}}
+  - {name: second, sources: [two], s3: {buckets: [acme], regions: [us-west-2], inspect: true}}
+  - {name: third, ports: [8443], s3: {buckets: [acme], regions: [us-west-2], inspect: true}}
+`)
+	denied := mustLoad(t, `version: 1
+rules:
+  - {name: host, hosts: [s3.amazonaws.com, s3.eu-west-1.amazonaws.com, s3.us-west-2.amazonaws.com, acme.s3.us-west-2.amazonaws.com], ports: [443], protocol: tcp}
+  - {name: no-http, action: deny, hosts: [acme.s3.us-west-2.amazonaws.com], protocol: http}
+  - {name: no-west, action: deny, s3: {buckets: [evil], regions: [us-west-2], inspect: true}}
+  - {name: no-delete, action: deny, s3: {buckets: [acme], regions: [us-west-2], inspect: true, operations: [DeleteObject]}}
+  - {name: no-where, action: deny, s3: {buckets: [worse], partition: aws, inspect: true}}
+`)
 	for _, tt := range []struct {
 		policy *Policy
 		target string
 		want   string
 	}{
+		{callers, "https://s3.us-west-2.amazonaws.com from 10.1.0.1", "allow rule first tls inspect"},
+		{callers, "https://s3.us-west-2.amazonaws.com from 10.2.0.1", "allow rule second tls inspect"},
+		{callers, "https://s3.us-west-2.amazonaws.com from 10.3.0.1", "deny s3_opaque"},
+		{callers, "https://s3.us-west-2.amazonaws.com:8443 from 10.3.0.1", "allow rule third tls inspect"},
+		{callers, "https://acme.s3.us-west-2.amazonaws.com from 10.2.0.1", "allow rule second tls inspect"},
+		{denied, "https://s3.us-west-2.amazonaws.com", "allow rule host tls inspect"},
+		{denied, "https://s3.eu-west-1.amazonaws.com", "allow rule host tls inspect"}, // for no-where
+		{denied, "https://s3.amazonaws.com", "allow rule host tls inspect"},
+		{denied, "acme.s3.us-west-2.amazonaws.com:443", "allow rule host tls inspect"}, // it will carry TLS: no-http denies nothing
 		{p, "https://acme-prod.s3.us-west-2.amazonaws.com", "allow rule data tls inspect"},
 		{p, "acme-prod.s3.us-west-2.amazonaws.com:443", "allow rule data tls inspect"},
 		{p, "https://s3.us-west-2.amazonaws.com", "allow rule data tls inspect"},
@@ -247,7 +282,8 @@ rules:
 		{p, "https://s3.us-east-1.amazonaws.com", "allow rule public tls inspect"}, // of all of the partition
 		{p, "https://s3.amazonaws.com", "allow rule public tls inspect"},
 		{p, "https://s3.eu-west-1.amazonaws.com from 10.8.0.1", "allow rule public tls inspect"},
-		{p, "https://s3.cn-north-1.amazonaws.com.cn", "deny s3_opaque"},
+		{p, "https://s3.cn-north-1.amazonaws.com.cn", "allow rule far tls inspect"},
+		{p, "https://s3.cn-northwest-1.amazonaws.com.cn", "deny s3_opaque"},
 		{p, "https://s3.us-gov-west-1.amazonaws.com", "deny s3_opaque"},
 		{p, "https://111122223333.s3-control.us-west-2.amazonaws.com", "deny s3_opaque"},
 		{p, "https://s3tables.us-west-2.amazonaws.com", "deny s3_opaque"},
@@ -293,6 +329,44 @@ rules:
 	}
 }
 
+// TestGlobalHostInspected: a deny rule with Regions reaches the host that
+// tells none, by itself.
+func TestGlobalHostInspected(t *testing.T) {
+	p := mustLoad(t, `version: 1
+rules:
+  - {name: host, hosts: [s3.amazonaws.com, s3.eu-west-1.amazonaws.com]}
+  - {name: no-west, action: deny, s3: {buckets: [evil], regions: [us-west-2], inspect: true}}
+`)
+	if d := p.Decide(ask(t, "https://s3.amazonaws.com")); !d.Inspect {
+		t.Errorf("the global host: %s, not inspected", told(d))
+	}
+	if d := p.Decide(ask(t, "https://s3.eu-west-1.amazonaws.com")); d.Inspect || d.Verdict != Allow {
+		t.Errorf("another Region: %s, inspected %v", told(d), d.Inspect)
+	}
+}
+
+// TestSpelledHostSources: a rule of hosts allows copies from the bucket that
+// the host names, and from all where it names none.
+func TestSpelledHostSources(t *testing.T) {
+	p := mustLoad(t, `version: 1
+rules:
+  - {name: host, hosts: [acme-x.s3.us-west-2.amazonaws.com, s3.eu-west-1.amazonaws.com]}
+  - {name: no-delete, action: deny, s3: {buckets: ["acme-*"], inspect: true, operations: [DeleteObject]}}
+`)
+	for call, want := range map[string]string{
+		"PUT acme-x.s3.us-west-2.amazonaws.com /k\nx-amz-copy-source: acme-x/a":          "allow rule host",
+		"PUT acme-x.s3.us-west-2.amazonaws.com /k\nx-amz-copy-source: evil/a":            "deny s3_bucket (source)",
+		"PUT acme-x.s3.us-west-2.amazonaws.com /k\nx-amz-copy-source: acme-x-s3alias/a":  "deny s3_bucket (source)",
+		"PUT s3.eu-west-1.amazonaws.com /any/k\nx-amz-copy-source: other/a":              "allow rule host",
+		"acme-x.s3.us-west-2.amazonaws.com: GET s3.us-west-2.amazonaws.com /acme-x/k":    "deny s3_bucket",
+		"acme-x.s3.us-west-2.amazonaws.com: DELETE acme-x.s3.us-west-2.amazonaws.com /k": "deny deny_rule no-delete",
+	} {
+		if d := p.Decide(inspectedCall(t, call)); told(d) != want {
+			t.Errorf("%s: got %s, want %s", call, told(d), want)
+		}
+	}
+}
+
 // TestInspectedAlike: a bucket is decided alike, however it is addressed.
 func TestInspectedAlike(t *testing.T) {
 	p := mustLoad(t, inspectPolicy)
@@ -324,6 +398,9 @@ func TestInspectLints(t *testing.T) {
 		},
 		"no list does not cover what is": {
 			rules: "- {name: a, s3: {buckets: [abc], inspect: true}}\n- {name: b, s3: {buckets: [abc], inspect: true, operations: [PutBucketPolicy]}}",
+		},
+		"nor what is of no bucket": {
+			rules: "- {name: a, s3: {buckets: [abc], inspect: true}}\n- {name: b, s3: {buckets: [abc], inspect: true, operations: [ListBuckets]}}",
 		},
 		"accounts narrow": {
 			rules: `- {name: a, s3: {buckets: [abc], inspect: true, accounts: ["111122223333"]}}` + "\n- {name: b, s3: {buckets: [abc], inspect: true}}",

@@ -10,10 +10,9 @@ type s3Suffix struct {
 	dualStack bool
 }
 
-// cutS3Suffix takes the partition's suffix off a name and reports whether it
-// has one and something before it.
-func cutS3Suffix(name string) (sfx s3Suffix, rest string, ok bool) {
-	for _, sfx := range [...]s3Suffix{
+// s3Suffixes returns every suffix, of each partition the ordinary one first.
+func s3Suffixes() [14]s3Suffix {
+	return [...]s3Suffix{
 		{"amazonaws.com", "aws", false}, // and aws-us-gov
 		{"api.aws", "aws", true},        // and aws-us-gov
 		{"amazonaws.com.cn", "aws-cn", false},
@@ -28,7 +27,13 @@ func cutS3Suffix(name string) (sfx s3Suffix, rest string, ok bool) {
 		{"api.cloud-aws.adc-e.uk", "aws-iso-e", true},
 		{"csp.hci.ic.gov", "aws-iso-f", false},
 		{"api.aws.hci.ic.gov", "aws-iso-f", true},
-	} {
+	}
+}
+
+// cutS3Suffix takes the partition's suffix off a name and reports whether it
+// has one and something before it.
+func cutS3Suffix(name string) (sfx s3Suffix, rest string, ok bool) {
+	for _, sfx := range s3Suffixes() {
 		if rest, ok := strings.CutSuffix(name, sfx.name); ok && len(rest) > 1 && rest[len(rest)-1] == '.' {
 			return sfx, rest[:len(rest)-1], true
 		}
