@@ -15,6 +15,7 @@ import (
 const (
 	limitName   = 255 // host names, SNI, rule, owner, source
 	limitPath   = 512
+	limitKey    = 1024 // of an object in S3, its longest
 	limitError  = 512
 	limitMethod = 32
 	limitALPN   = 32 // one protocol
@@ -173,7 +174,20 @@ func addAWS(l *zerolog.Event, r *flow.Record) {
 	text(d, "account", r.S3.Account, limitName)
 	text(d, "region", r.S3.Region, limitName)
 	text(d, "partition", r.S3.Partition, limitName)
+	addS3Call(d, &r.S3Call)
 	l.Dict("aws", l.CreateDict().Dict("s3", d))
+}
+
+// addS3Call adds what an inspected request asks of S3.
+func addS3Call(d *zerolog.Event, c *flow.S3Call) {
+	if *c == (flow.S3Call{}) {
+		return
+	}
+	text(d, "operation", c.Operation, limitName)
+	text(d, "key", c.Key, limitKey)
+	text(d, "source_bucket", c.SourceBucket, limitName)
+	signer := text(d.CreateDict(), "scheme", string(c.Scheme), limitName)
+	d.Dict("signer", text(signer, "account", c.Account, limitName))
 }
 
 func addError(l *zerolog.Event, e *flow.Event) {

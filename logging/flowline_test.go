@@ -252,6 +252,7 @@ func TestSchemaHasEveryWord(t *testing.T) {
 			enforcements = append(enforcements, e)
 		}
 	}
+	enforcements = append(enforcements, (&flow.Record{Inspected: true}).Enforcement())
 	tests := map[string]struct{ got, want []string }{
 		"reason":      {enum("$defs", "reason"), constants(t, "../policy", "Reason")},
 		"outcome":     {enum("$defs", "outcome"), outcomes},

@@ -127,6 +127,10 @@ func meaningOf(r *refusal) string {
 		return "it closed the connection before it answered"
 	case flow.OutcomeHTTPRequestError:
 		return "the request cannot be forwarded as it is"
+	case flow.OutcomeTLSCertificateError:
+		return "its certificate is not to be trusted"
+	case flow.OutcomeTLSProtocolError, flow.OutcomeTLSAlertReceived:
+		return "it does not speak TLS as we do"
 	case flow.OutcomeHTTPProtocolError:
 		return "its answer is not HTTP"
 	case flow.OutcomeInternalError:

@@ -95,6 +95,10 @@ func (c *conn) serveTLS(ctx context.Context, first []byte) {
 		c.refuseTLS(a, refused)
 		return
 	}
+	if a.decision.Inspect {
+		c.inspect(a, h, nil)
+		return
+	}
 	origin, err := a.connect(ctx)
 	if err != nil {
 		c.refuseTLS(a, classify(err))

@@ -217,6 +217,10 @@ func (t *connectTunnel) innerTLS(early []byte) {
 		return
 	}
 	a.query.Protocol = policy.ProtocolTLS
+	if a.decision.Inspect {
+		c.inspect(a, h, t.origin)
+		return
+	}
 	t.splice(h.raw)
 }
 

@@ -67,7 +67,7 @@ func (ex *exchange) finish() {
 	ex.front.s.live.land(ex.flight)
 	if ex.plain != nil {
 		ex.leave()
-	} else {
+	} else if ex.http.inspected == nil {
 		ex.front.pool.done(ex.attempt.decision, ex.transport)
 	}
 	if ex.hijacked {

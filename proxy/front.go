@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -81,20 +82,22 @@ type connKey struct{}
 // tells it from what is read and written while no handler has the connection.
 type httpConn struct {
 	*net.TCPConn
-	c        *conn
-	replay   []byte
-	scratch  []byte // to read into before the tunnel, nil where there is none
-	pinned   *pin
-	plain    *plainConn // who serves it, until net/http does
-	requests int
-	body     bool        // the request at hand has one
-	mu       sync.Mutex  // guards readBy, and the socket's read deadline with it
-	readBy   time.Time   // caps every read deadline that net/http sets; zero does not
-	hijacked bool        // no longer net/http's
-	handled  atomic.Bool // a handler has seen the request at hand, and its answer is not complete
-	awaiting atomic.Bool // a request has begun and no handler has seen it yet
-	reply    string      // what net/http answered to that by itself
-	head     headGauge   // of the head at hand
+	c         *conn
+	replay    []byte
+	scratch   []byte // to read into before the tunnel, nil where there is none
+	pinned    *pin
+	tls       *tls.Conn  // what the requests come in, where TLS ends here,
+	inspected *inspected // and what is known of it
+	plain     *plainConn // who serves it, until net/http does
+	requests  int
+	body      bool        // the request at hand has one
+	mu        sync.Mutex  // guards readBy, and the socket's read deadline with it
+	readBy    time.Time   // caps every read deadline that net/http sets; zero does not
+	hijacked  bool        // no longer net/http's
+	handled   atomic.Bool // a handler has seen the request at hand, and its answer is not complete
+	awaiting  atomic.Bool // a request has begun and no handler has seen it yet
+	reply     string      // what net/http answered to that by itself
+	head      headGauge   // of the head at hand
 }
 
 // pin is the one destination of the plain HTTP inside a CONNECT tunnel.
@@ -115,7 +118,7 @@ func (h *httpConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := h.TCPConn.Read(p)
+	n, err := h.stream().Read(p)
 	if n > 0 && !h.handled.Load() {
 		h.awaiting.Store(true)
 		if err := h.head.take(p[:n]); err != nil {
@@ -131,7 +134,28 @@ func (h *httpConn) Write(p []byte) (int, error) {
 		h.awaiting.Store(true)
 		h.reply += string(p[:min(len(p), 255)])
 	}
-	return h.TCPConn.Write(p) //nolint:wrapcheck // net/http compares it
+	return h.stream().Write(p) //nolint:wrapcheck // net/http compares it
+}
+
+// stream is what requests and answers go by.
+func (h *httpConn) stream() net.Conn {
+	if h.tls != nil {
+		return h.tls
+	}
+	return h.TCPConn
+}
+
+// Close closes the connection, in TLS with a word of farewell.
+func (h *httpConn) Close() error {
+	return h.stream().Close() //nolint:wrapcheck // net/http compares it
+}
+
+// CloseWrite ends what is sent, likewise.
+func (h *httpConn) CloseWrite() error {
+	if h.tls != nil {
+		_ = h.tls.CloseWrite() // else the FIN says it alone
+	}
+	return h.TCPConn.CloseWrite() //nolint:wrapcheck // net/http compares it
 }
 
 // SetReadDeadline is net/http's way to bound what it reads. It begins to count
@@ -274,6 +298,9 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 		if h.awaiting.Load() {
 			f.unread(h)
 		}
+		if h.inspected != nil {
+			h.inspected.end()
+		}
 		h.c.release()
 	case http.StateHijacked:
 		h.hijacked = true
@@ -340,7 +367,7 @@ func (f *front) rescue() {
 // refused CONNECT, over a limit, and where a body is on its way that nobody
 // is going to read; otherwise it may ask again.
 func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal) {
-	ans := answerFor(a, r)
+	ans := h.answerFor(a, r)
 	a.rec.HTTP.Status = ans.status
 	a.refuse(r)
 	if h.body {

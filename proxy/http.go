@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -58,6 +59,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	a.rec.HTTP.Method = r.Method
 	defer a.rescue()
 	ex := &exchange{front: f, http: h, attempt: a, plain: h.plain, era: f.kept.now(), upgrade: upgrades(r)}
+	ex.upgrade = ex.upgrade && h.inspected == nil
 	if refused := f.admitExchange(a, r, h); refused != nil {
 		f.deny(w, h, a, refused)
 		return
@@ -71,7 +73,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 		ex.plain.watch.begin(ex.flight)
 	} else {
 		ex.ctx = r.Context()
-		ex.transport = f.pool.transport(a.decision)
+		ex.transport = f.transportFor(h, a.decision)
 	}
 	ex.writer = exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
@@ -97,6 +99,9 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 func (f *front) admitExchange(a *attempt, r *http.Request, h *httpConn) *refusal {
 	if h.c.over != overNothing {
 		return overLimit(h.c.over)
+	}
+	if h.inspected != nil {
+		return h.inspected.admit(a, r)
 	}
 	host, port, err := destination(r)
 	if err != nil {
@@ -152,6 +157,22 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 	return host, uint16(port), nil
 }
 
+// scheme is the origin's.
+func (ex *exchange) scheme() string {
+	if ex.http.inspected != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// transportFor returns the transport for what d permits on h.
+func (f *front) transportFor(h *httpConn, d policy.Decision) *http.Transport {
+	if h.inspected != nil {
+		return h.inspected.transport
+	}
+	return f.pool.transport(d)
+}
+
 // asksServer reports whether r is OPTIONS for the server as a whole (RFC 9112,
 // section 3.2.4): "*", or an absolute URL without a path.
 func asksServer(r *http.Request) bool {
@@ -186,7 +207,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 		stripHopByHop(out.Header, false)
 		return out
 	}
-	u.Scheme, u.Host = "http", net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
+	u.Scheme, u.Host = ex.scheme(), net.JoinHostPort(q.Host.String(), strconv.Itoa(int(q.Port)))
 	if asksServer(r) {
 		u.Path = "*"
 	} else {
@@ -227,7 +248,11 @@ func keepPath(u *url.URL, target string) {
 func (ex *exchange) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			if tcp, ok := info.Conn.(*net.TCPConn); ok {
+			nc := info.Conn
+			if t, ok := nc.(*tls.Conn); ok {
+				nc = t.NetConn()
+			}
+			if tcp, ok := nc.(*net.TCPConn); ok {
 				ex.reused = info.Reused
 				ex.runsOn(tcp)
 			}
@@ -357,7 +382,7 @@ func carryResponse(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
 	if ex.failed == nil {
 		ex.failed = classify(ctx.Error)
 	}
-	ans := answerFor(ex.attempt, ex.failed)
+	ans := ex.http.answerFor(ex.attempt, ex.failed)
 	ex.attempt.rec.HTTP.Status = ans.status
 	out := goproxy.NewResponse(ctx.Req, goproxy.ContentTypeText, ans.status, ans.body)
 	out.Header = ans.header

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -56,7 +57,7 @@ func denial(reason policy.Reason, err error) *refusal {
 // answers decides. Errors are told apart by type, never by text.
 func classifiers() []func(error) flow.Outcome {
 	return []func(error) flow.Outcome{
-		outcomeOfRefusal, outcomeOfDNS, outcomeOfErrno, outcomeOfTimeout, outcomeOfEnd,
+		outcomeOfRefusal, outcomeOfDNS, outcomeOfTLS, outcomeOfErrno, outcomeOfTimeout, outcomeOfEnd,
 	}
 }
 
@@ -89,6 +90,20 @@ func outcomeOfDNS(err error) flow.Outcome {
 		return flow.OutcomeDNSTimeout
 	}
 	return flow.OutcomeDNSError
+}
+
+func outcomeOfTLS(err error) flow.Outcome {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return flow.OutcomeTLSCertificateError
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return flow.OutcomeTLSProtocolError
+	}
+	// crypto/tls words an alert that it was sent so, and has no type for it.
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
+		return flow.OutcomeTLSAlertReceived
+	}
+	return ""
 }
 
 func outcomeOfErrno(err error) flow.Outcome {

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +25,14 @@ type Config struct {
 	// CutDenied ends, on [Server.PolicyChanged], the attempts under way that
 	// the new policy denies.
 	CutDenied bool
+	// CA signs the certificates that inspected connections show to their clients;
+	// it holds its private key. nil: what must be inspected is refused.
+	CA *tls.Certificate
+	// OriginRoots are what the certificates of inspected origins are verified
+	// with; nil stands for the system's.
+	OriginRoots *x509.CertPool
+	// S3Keys puts objects' keys into the records of inspected requests.
+	S3Keys bool
 	// OwnSockets are further sockets of this process (the admin port) that no
 	// client may reach through it, whatever the policy says. An unspecified
 	// address stands for every address of the machine.
@@ -48,21 +58,22 @@ type Deps struct {
 
 // Server accepts connections and carries those that the policy allows.
 type Server struct {
-	cfg       Config
-	deps      Deps
-	dialer    dialer
-	self      *self
-	live      *live
-	admission *admission
-	front     *front
-	loops     []*loop
-	turn      atomic.Uint32 // of loops, see nextLoop
-	buffers   relayBuffers
-	sniffed   sniffBuffers
-	listeners []*net.TCPListener
-	work      sync.WaitGroup // accepted connections and the loops that Run owns
-	cut       chan struct{}  // closed by Cut
-	cutOnce   sync.Once
+	cfg        Config
+	deps       Deps
+	dialer     dialer
+	self       *self
+	live       *live
+	admission  *admission
+	front      *front
+	inspection *inspection // nil without a CA
+	loops      []*loop
+	turn       atomic.Uint32 // of loops, see nextLoop
+	buffers    relayBuffers
+	sniffed    sniffBuffers
+	listeners  []*net.TCPListener
+	work       sync.WaitGroup // accepted connections and the loops that Run owns
+	cut        chan struct{}  // closed by Cut
+	cutOnce    sync.Once
 }
 
 // New checks cfg and deps and returns a Server that holds no socket and runs
@@ -82,6 +93,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		live:      newLive(),
 		admission: newAdmission(cfg.Limits),
 		cut:       make(chan struct{}),
+	}
+	var err error
+	if s.inspection, err = newInspection(&cfg); err != nil {
+		return nil, err
 	}
 	s.front = newFront(s)
 	return s, nil

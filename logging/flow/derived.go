@@ -15,10 +15,14 @@ func (r *Record) Duration() time.Duration {
 }
 
 // Enforcement says on whose word the name was judged: "connect" (the authority
-// of CONNECT; a TLS tunnel's SNI must equal it), "http" (the request's target)
-// or "sni" (the ClientHello alone), "" when nothing was learned. An S3 bucket
-// judged by "connect" or "sni" is advisory: S3 routes by the Host inside TLS.
+// of CONNECT; a TLS tunnel's SNI must equal it), "http" (the request's target),
+// "sni" (the ClientHello alone) or "inspect" (the request inside TLS), "" when
+// nothing was learned. An S3 bucket judged by "connect" or "sni" is advisory:
+// S3 routes by the Host inside TLS.
 func (r *Record) Enforcement() string {
+	if r.Inspected {
+		return "inspect"
+	}
 	switch r.Via {
 	case policy.ViaConnect:
 		return "connect"

@@ -29,6 +29,9 @@ type Record struct {
 	TLS  TLS
 	HTTP HTTP
 	S3   policy.S3Ref // Form is "" when the host is not S3's
+	S3Call S3Call // zero but for inspected requests
+	// Inspected means that the request came in TLS that ended here.
+	Inspected bool
 
 	Verdict       policy.Verdict
 	Mode          policy.Mode
@@ -62,6 +65,15 @@ type HTTP struct {
 	Method string
 	Path   string // without the query; "" for CONNECT
 	Status int    // sent to the client; 0 when none was
+}
+
+// S3Call is what an inspected request asks of S3.
+type S3Call struct {
+	Operation    string          // S3's name for it, "" when it has none that is known
+	Key          string          // "" unless keys are to be recorded
+	SourceBucket string          // that a copy reads, "" when nothing is copied
+	Scheme       policy.S3Scheme // how it is signed
+	Account      string          // the signer's, "" when it is not known
 }
 
 // Times are the durations of an attempt's stages; 0 for a stage not reached.
