@@ -302,7 +302,7 @@ func TestHostileBodyEndsAsItsAnswerDoes(t *testing.T) {
 func TestHostileTrailersOfAnsweredRequest(t *testing.T) {
 	from := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://web.test/", io.NopCloser(strings.NewReader("body")))
 	from.TransferEncoding, from.Trailer = []string{"chunked"}, http.Header{"Announced": nil}
-	ex := &exchange{attempt: &attempt{}, writer: exchangeWriter{}}
+	ex := &exchange{http: &httpConn{}, attempt: &attempt{}, writer: exchangeWriter{}}
 	out := ex.outgoing(from)
 	from.Trailer["Late"] = []string{"1"}
 	if _, shared := out.Trailer["Late"]; shared {
