@@ -245,6 +245,9 @@ func (e *end) carry(o sendOrder, first bool) error {
 		sent := make(chan error, 1)
 		go func() { sent <- send() }()
 		err := check()
+		if err != nil {
+			_ = e.c.SetDeadline(time.Unix(1, 0)) // who sends would wait for the other end, and that for this one
+		}
 		return errors.Join(err, <-sent)
 	case o == inTurns:
 		return e.turns(first)
