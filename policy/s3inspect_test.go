@@ -402,6 +402,10 @@ func TestInspectLints(t *testing.T) {
 		"nor what is of no bucket": {
 			rules: "- {name: a, s3: {buckets: [abc], inspect: true}}\n- {name: b, s3: {buckets: [abc], inspect: true, operations: [ListBuckets]}}",
 		},
+		"what inspects does not cover what asks for nothing": {
+			rules: "- {name: a, s3: {buckets: [abc], inspect: true}}\n- {name: b, s3: {buckets: [abc], regions: [us-east-1]}}",
+			notes: `"b" lets connections to S3 through uninspected`,
+		},
 		"accounts narrow": {
 			rules: `- {name: a, s3: {buckets: [abc], inspect: true, accounts: ["111122223333"]}}` + "\n- {name: b, s3: {buckets: [abc], inspect: true}}",
 			warns: `"a" changes nothing`,
