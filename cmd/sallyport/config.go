@@ -28,6 +28,7 @@ type Config struct {
 	Limits   Limits
 	Reload   Reload
 	Logging  Logging
+	Inspect  Inspect
 }
 
 // Listener is one socket that clients connect to.
@@ -78,7 +79,18 @@ type Reload struct {
 // Logging says what is written, and how.
 type Logging struct {
 	Level, Format, Flows, Full string
-	Queue                      int // flow lines that may wait for standard output
+	Queue                      int  // flow lines that may wait for standard output
+	S3Keys                     bool `mapstructure:"s3_keys"` // objects' keys are recorded
+}
+
+// Inspect says with what TLS is ended where a rule asks for inspection. Each
+// file may also be a reference: "env:NAME", "file:PATH" or
+// "secretsmanager:NAME-OR-ARN". The key itself is never here.
+type Inspect struct {
+	CAFile       string `mapstructure:"ca_file"`        // the CA; "": nothing can be inspected
+	CAKeyFile    string `mapstructure:"ca_key_file"`    // its key, a path
+	CAKey        string `mapstructure:"ca_key"`         // its key, a reference; one of the two
+	OriginCAFile string `mapstructure:"origin_ca_file"` // roots of the origins; "": the system's
 }
 
 // DefaultConfig returns what holds where nothing else is said.
@@ -248,12 +260,17 @@ func origins(flags *pflag.FlagSet, env map[string]string, file *configFile) (map
 	return from, errors.Join(errs...)
 }
 
-// namedSources returns every policy source that anything names, in force or
-// not: the variables among them are known.
+// namedSources returns every source, of a policy, a certificate or a key, that
+// anything names, in force or not: the variables among them are known.
 func namedSources(flags *pflag.FlagSet, env map[string]string, file *configFile) []string {
 	all := splitList(env["SALLYPORT_POLICY_SOURCES"])
+	for _, s := range settings() {
+		if strings.HasPrefix(s.key, "inspect.") {
+			all = append(all, env[s.env])
+		}
+	}
 	if file != nil {
-		all = append(all, file.policy...)
+		all = append(all, file.sources...)
 	}
 	if f := changed(flags, "policy"); f != nil {
 		if many, ok := f.Value.(pflag.SliceValue); ok {

@@ -69,7 +69,7 @@ func ambientProxies(env map[string]string) []string {
 
 // check finds what is wrong between keys; single texts were checked before.
 func (l *loaded) check() error {
-	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs())
+	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs(), l.checkInspect())
 }
 
 func (l *loaded) checkAddresses() error {
@@ -116,6 +116,24 @@ func (l *loaded) checkTTLs() error {
 	}
 	return refuse("make min_ttl the smaller one", "resolver.min_ttl %s (%s) is above resolver.max_ttl %s (%s)",
 		shortDuration(l.Resolver.MinTTL), l.origins["resolver.min_ttl"], shortDuration(l.Resolver.MaxTTL), l.origins["resolver.max_ttl"])
+}
+
+// checkInspect finds a CA without its key, a key without its CA, and a key in
+// two places. What they hold is not looked at here.
+func (l *loaded) checkInspect() error {
+	in := l.Inspect
+	switch {
+	case in.CAFile != "" && in.CAKeyFile == "" && in.CAKey == "":
+		return refuse("set inspect.ca_key_file, or inspect.ca_key to env:NAME, file:PATH or secretsmanager:NAME",
+			"%s: the CA has no key", l.place("inspect.ca_file"))
+	case in.CAKeyFile != "" && in.CAKey != "":
+		return refuse("keep one of the two", "%s and %s both name the CA's key", l.place("inspect.ca_key_file"), l.place("inspect.ca_key"))
+	case in.CAFile == "" && in.CAKeyFile != "":
+		return refuse("set inspect.ca_file", "%s: there is a key, and no CA", l.place("inspect.ca_key_file"))
+	case in.CAFile == "" && in.CAKey != "":
+		return refuse("set inspect.ca_file", "%s: there is a key, and no CA", l.place("inspect.ca_key"))
+	}
+	return nil
 }
 
 // requirePolicy refuses to go on without a policy: a proxy that denies

@@ -24,8 +24,9 @@ type configFile struct {
 	path   string
 	text   string
 	places map[string]string // key → "path:line"
-	policy []string          // the policy's sources, as written
-	errs   []error
+	// sources are those of the policy, of certificates and keys, as written.
+	sources []string
+	errs    []error
 }
 
 // readConfigFile reads and checks the file; nil for no path. viper sees its
@@ -183,6 +184,9 @@ func (f *configFile) value(n *yaml.Node, path string, s *schema) {
 func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 	if !k.list {
 		f.scalar(n, path, k)
+		if strings.HasPrefix(path, "inspect.") {
+			f.sources = append(f.sources, n.Value)
+		}
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
@@ -194,7 +198,7 @@ func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 		if len(k.fields) == 0 {
 			f.scalar(item, itemPath, k)
 			if path == "policy" {
-				f.policy = append(f.policy, item.Value)
+				f.sources = append(f.sources, item.Value)
 			}
 			continue
 		}

@@ -21,8 +21,9 @@ const settle = 250 * time.Millisecond
 // or compile changes nothing but the log and the metrics.
 type reloader struct {
 	read    func() ([]policy.Text, error)
-	every   time.Duration   // between two looks; 0: only when asked
-	asked   <-chan struct{} // SIGHUP
+	admit   func(*policy.Policy) error // refuses what this process cannot serve
+	every   time.Duration              // between two looks; 0: only when asked
+	asked   <-chan struct{}            // SIGHUP
 	live    *policy.Live
 	swapped func() int // told of a new policy; returns how many connections it cut
 	metrics interface {
@@ -99,6 +100,9 @@ func (r *reloader) unchanged(asked bool) {
 func (r *reloader) load(version string, texts []policy.Text, asked bool) {
 	r.pending = ""
 	p, err := policy.Load(texts...)
+	if err == nil {
+		err = r.admit(p)
+	}
 	if err != nil {
 		r.refuse(version, version, err, asked)
 		return
@@ -126,6 +130,8 @@ func (r *reloader) refuse(what, version string, err error, asked bool) {
 		}
 		if at, ok := errors.AsType[*policy.Error](e); ok && at.Hint != "" {
 			event.Str("hint", at.Hint)
+		} else if f, ok := errors.AsType[*fault](e); ok && f.hint != "" {
+			event.Str("hint", f.hint)
 		}
 		event.Msg("policy refused, the one in force stays")
 	}

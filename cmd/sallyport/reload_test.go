@@ -53,6 +53,7 @@ func startReloader(t *testing.T, every time.Duration) *rig {
 			defer r.mu.Unlock()
 			return []policy.Text{{Name: "p", Data: []byte(r.text)}}, r.err
 		},
+		admit: (&loaded{}).admit,
 		every: every, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
 		swapped: func() int { r.swaps++; return 0 },
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -55,17 +57,19 @@ func serveCommand() *cobra.Command {
 
 // daemon is the house, wired: every socket is bound, nothing runs yet.
 type daemon struct {
-	cfg      *loaded
-	talk     *logging.AsyncWriter
-	log      zerolog.Logger
-	flows    *logging.FlowWriter
-	metrics  *metrics.Metrics
-	live     *policy.Live
-	resolver *resolve.Resolver
-	proxy    *proxy.Server
-	admin    net.Listener
-	console  *console.Handler
-	draining atomic.Bool
+	cfg         *loaded
+	ca          *tls.Certificate // nil: nothing can be inspected
+	originRoots *x509.CertPool   // nil: the system's
+	talk        *logging.AsyncWriter
+	log         zerolog.Logger
+	flows       *logging.FlowWriter
+	metrics     *metrics.Metrics
+	live        *policy.Live
+	resolver    *resolve.Resolver
+	proxy       *proxy.Server
+	admin       net.Listener
+	console     *console.Handler
+	draining    atomic.Bool
 }
 
 // build makes the parts and binds the sockets. The policy is in force before
@@ -77,6 +81,12 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 			d.close()
 		}
 	}()
+	if err = l.admit(p); err != nil {
+		return nil, err
+	}
+	if d.ca, d.originRoots, err = l.inspection(ctx); err != nil {
+		return nil, err
+	}
 	if d.log, err = logging.New(d.talk, logging.Options{Level: l.Logging.Level, Format: l.Logging.Format}); err != nil {
 		return nil, err
 	}
@@ -215,6 +225,7 @@ func (d *daemon) proxyConfig() proxy.Config {
 		Timeouts:  proxy.Timeouts(d.cfg.Timeouts),
 		Limits:    proxy.Limits(d.cfg.Limits),
 		CutDenied: d.cfg.Reload.CutDenied,
+		CA:        d.ca, OriginRoots: d.originRoots, S3Keys: d.cfg.Logging.S3Keys,
 	}
 	for _, l := range d.cfg.Listeners {
 		c.Listeners = append(c.Listeners, proxy.ListenerConfig{Address: l.Address})
@@ -248,6 +259,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	asked := make(chan struct{}, 1)
 	reload := &reloader{
 		read:  func() ([]policy.Text, error) { return readSources(d.cfg.Policy) },
+		admit: d.cfg.admit,
 		every: d.cfg.Reload.Every, asked: asked, live: d.live,
 		swapped: d.proxy.PolicyChanged, metrics: d.metrics, log: d.log,
 	}

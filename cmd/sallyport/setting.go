@@ -74,6 +74,11 @@ func settings() []setting {
 		{key: "logging.flows", flag: "log-flows", kind: word("both", "close", "deny"), get: func(c *Config) any { return c.Logging.Flows }},
 		{key: "logging.full", kind: word("block", "drop"), get: func(c *Config) any { return c.Logging.Full }},
 		{key: "logging.queue", kind: count(1, 10_000_000), get: func(c *Config) any { return c.Logging.Queue }},
+		{key: "logging.s3_keys", kind: truth(), get: func(c *Config) any { return c.Logging.S3Keys }},
+		{key: "inspect.ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.CAFile }},
+		{key: "inspect.ca_key_file", kind: keyFile(), get: func(c *Config) any { return c.Inspect.CAKeyFile }},
+		{key: "inspect.ca_key", kind: keyReference(), get: func(c *Config) any { return c.Inspect.CAKey }},
+		{key: "inspect.origin_ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.OriginCAFile }},
 	}
 	for i, s := range all {
 		if s.env == "" && s.key != "resolver.hosts" { // names with addresses do not fit a variable
@@ -85,7 +90,7 @@ func settings() []setting {
 
 // laterKeys are keys that DESIGN.md names and a later version brings.
 func laterKeys() []string {
-	return []string{"proxy_protocol", "proxy_from", "original_destination", "inspect"}
+	return []string{"proxy_protocol", "proxy_from", "original_destination"}
 }
 
 func listeners() kind {
@@ -184,6 +189,50 @@ func policySource() kind {
 			return "", ""
 		}
 		return err.Error(), "write file:/etc/sallyport/policy.yaml, a bare path, or env:NAME"
+	}}
+}
+
+// The kinds below take "" for none, and never quote what they refuse: it may
+// be a key, in the place of a reference to it.
+
+func fileOrReference() kind {
+	const hint = "write a path, env:NAME, file:PATH or secretsmanager:NAME-OR-ARN"
+	return kind{want: "a path or a reference such as env:NAME", tag: tagText, check: func(s string) (string, string) {
+		if s == "" {
+			return "", ""
+		}
+		if _, err := parseReference(s, true); err != nil {
+			return "it " + err.Error(), hint
+		}
+		return "", ""
+	}}
+}
+
+func keyReference() kind {
+	const hint = "write env:NAME, file:PATH or secretsmanager:NAME-OR-ARN; a path alone belongs into inspect.ca_key_file"
+	return kind{want: "a reference such as env:NAME", tag: tagText, check: func(s string) (string, string) {
+		if s == "" {
+			return "", ""
+		}
+		if _, err := parseReference(s, false); err != nil {
+			return "it " + err.Error(), hint
+		}
+		return "", ""
+	}}
+}
+
+func keyFile() kind {
+	return kind{want: "a path", tag: tagText, check: func(s string) (string, string) {
+		const hint = "write a path; env:NAME and secretsmanager:NAME belong into inspect.ca_key"
+		switch ref, err := parseReference(s, true); {
+		case s == "":
+			return "", ""
+		case err != nil:
+			return "it " + err.Error(), hint
+		case ref.name != s:
+			return "it is a reference, not a path", hint
+		}
+		return "", ""
 	}}
 }
 
