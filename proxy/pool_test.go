@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -193,7 +194,11 @@ func TestPoolForgetsWhatIsUnderWay(t *testing.T) {
 	if resp, body := reply(t, bufio.NewReader(c), "GET"); resp.StatusCode != 200 || body != "hi" {
 		t.Errorf("%s %q", resp.Status, body)
 	}
-	<-ended
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection is kept")
+	}
 }
 
 // TestPoolForgetsWhatBeginsLate is the other order: a transport that was taken
