@@ -169,9 +169,6 @@ func two() []string { return []string{"127.0.0.1", "127.0.0.2"} }
 
 func panicOnce(t *testing.T, stage, way string, outcome flow.Outcome, addrs []string) {
 	t.Helper()
-	if (stage == "opened" || stage == "reconsider") && !strings.HasPrefix(way, "HTTP") {
-		t.Skip("tunnel.run: what panics before carry leaves the flight and the origin's connection behind")
-	}
 	port := tcpOrigin(t, answerOnce)
 	calmPort := tcpOrigin(t, echo)
 	r := newRig(t, allow("tcp", port, boom)+allow("http", port+1, boom)+allow("tcp", calmPort, calm)+

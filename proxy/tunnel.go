@@ -50,13 +50,23 @@ func (t *tunnel) run(preface []byte) {
 	if a.query.Protocol == policy.ProtocolUnknown {
 		a.query.Protocol = policy.ProtocolTCP
 	}
-	if t.flight == nil {
-		t.flight = a.takeOff(client, origin)
+	if t.bound = t.flight != nil; !t.bound {
+		t.flight = a.s.live.take(a.query, a.decision.Mode, client, origin)
+	}
+	opened := false
+	defer func() {
+		if !opened { // a panic: carry does not see to what is open yet
+			a.s.live.land(t.flight)
+			t.server.close()
+			t.client.close()
+		}
+	}()
+	if !t.bound {
+		a.reconsider(t.flight)
 		t.flight.tunnel.Store(t)
-	} else {
-		t.bound = true
 	}
 	a.open()
+	opened = true
 	n, err := origin.Write(preface)
 	t.up.n = int64(n)
 	if err != nil {
