@@ -42,7 +42,7 @@ type badPolicy struct {
 // with 2 and a message and never takes a connection.
 func TestBreakPolicy(t *testing.T) {
 	all := badPolicies()
-	if extent(t, "policy", 1, 2) == 1 {
+	if extent(t, "badpolicy", 1, 2) == 1 {
 		all = slices.DeleteFunc(all, func(b badPolicy) bool { return b.slow })
 	}
 	t.Logf("%d broken documents and sources", len(all))
@@ -165,7 +165,7 @@ func breakStarting(t *testing.T, w *world, bad badPolicy) {
 // knock connects to addr until done, and reports whether anybody answered.
 func knock(addr string, done <-chan struct{}) bool {
 	for {
-		if c, err := net.Dial("tcp", addr); err == nil { //nolint:noctx // done ends it
+		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			return true
 		}

@@ -87,7 +87,7 @@ func roadRules(name string, hosts ...string) string {
 }
 
 func dialRoad(proxy string) (*stream, error) {
-	c, err := net.Dial("tcp", proxy) //nolint:noctx // on loopback
+	c, err := net.Dial("tcp", proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +99,12 @@ func dialRoad(proxy string) (*stream, error) {
 		text, err := io.ReadAll(s)
 		return string(text), err
 	}
-	return s, s.SetDeadline(time.Now().Add(2 * patience))
+	return s, s.SetDeadline(time.Now().Add(patience))
 }
+
+// wasCut reports whether err is that of a stream which somebody ended, and not
+// that of a client who waited in vain.
+func wasCut(err error) bool { return err != nil && !errors.Is(err, os.ErrDeadlineExceeded) }
 
 // ask sends an HTTP request and reads the head of its answer.
 func (s *stream) ask(head string, method string) (*http.Response, error) {
@@ -135,7 +139,8 @@ func openConnect(proxy, host, order string) (*stream, error) {
 	if _, err := s.ask(fmt.Sprintf("CONNECT %s:7 HTTP/1.1\r\n\r\n", host), http.MethodConnect); err != nil || s.status != http.StatusOK {
 		return s, err
 	}
-	return s, s.order(order)
+	err = s.order(order)
+	return s, err
 }
 
 func openTLS(proxy, host, order string) (*stream, error) {
@@ -143,7 +148,8 @@ func openTLS(proxy, host, order string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.hello(host, order)
+	err = s.hello(host, order)
+	return s, err
 }
 
 func openTLSInConnect(proxy, host, order string) (*stream, error) {
@@ -154,7 +160,8 @@ func openTLSInConnect(proxy, host, order string) (*stream, error) {
 	if _, err := s.ask(fmt.Sprintf("CONNECT %s:443 HTTP/1.1\r\n\r\n", host), http.MethodConnect); err != nil || s.status != http.StatusOK {
 		return s, err
 	}
-	return s, s.hello(host, order)
+	err = s.hello(host, order)
+	return s, err
 }
 
 // hello sends a ClientHello, which the origin skips, and the order.
@@ -195,7 +202,8 @@ func openUpgrade(proxy, host, order string) (*stream, error) {
 	if err != nil || s.status != http.StatusSwitchingProtocols {
 		return s, err
 	}
-	return s, s.order(order)
+	err = s.order(order)
+	return s, err
 }
 
 func openHTTP(proxy, host, order string) (*stream, error) {
