@@ -21,7 +21,7 @@ var helpTexts embed.FS
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// Until a command's own code runs, every error is one of usage.
 	started := false
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // its commands have the context from cobra
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -45,7 +45,7 @@ func usageFault(cmd *cobra.Command, err error) error {
 
 func newRoot() *cobra.Command {
 	root := group("sallyport", "let tasks reach what the policy lists, and nothing else",
-		serveCommand(), policyCommand(), readyCommand(), envCommand(), configCommand(), versionCommand())
+		serveCommand(), policyCommand(), readyCommand(), envCommand(), caCommand(), configCommand(), versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.Flags().Bool("version", false, "print the version")
