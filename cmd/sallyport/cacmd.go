@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,6 +29,12 @@ import (
 // maxDays bounds a CA's life: nobody can revoke it in the clients' bundles.
 const maxDays = 3650
 
+// maxName bounds a CA's name, so that its root can be called after it within
+// the 64 characters of a common name (RFC 5280, appendix A.1).
+const maxName = 64 - len(rootSuffix)
+
+const rootSuffix = " root"
+
 func caCommand() *cobra.Command {
 	return group("ca", "make the CA for inspection and what clients need to trust it",
 		caCreateCommand(), caBundleCommand(), caEnvCommand(), caShowCommand())
@@ -54,8 +61,8 @@ func caCreateCommand() *cobra.Command {
 			return refuse("give each a file of its own: clients may have the one and never the other", "--cert and --key name the same file")
 		case *days < 1 || *days > maxDays:
 			return refuse("", "--days: %d is not within 1 to %d", *days, maxDays)
-		case len(*name) > 64 || strings.ContainsFunc(*name, func(r rune) bool { return r < ' ' }):
-			return refuse("write at most 64 characters on one line", "--name: %q is no common name", *name)
+		case len(*name) > maxName || strings.ContainsFunc(*name, func(r rune) bool { return r < ' ' }):
+			return refuse(fmt.Sprintf("write at most %d characters on one line", maxName), "--name: %q is no common name", *name)
 		}
 		made, err := makeCA(*name, names, time.Now(), *days)
 		if err != nil {
@@ -117,16 +124,21 @@ func isAWS(name string) bool {
 	})
 }
 
-// madeCA is a CA that was just made.
+// madeCA is a CA that was just made, and the root above it.
 type madeCA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert, root *x509.Certificate
+	key        *ecdsa.PrivateKey // of cert; nobody has the root's
 }
 
 // makeCA makes a CA whose key is worth nothing outside the permitted names: it
 // signs servers only, no further CA, no name but those, and no address
 // (RFC 5280, section 4.2.1.10; a kind of name that is not mentioned there
 // would be free).
+//
+// It stands below a root, which clients trust and whose key is forgotten here.
+// What a root says of itself, its name constraints too, is advice that some
+// clients do not take (RFC 5280, section 6.1.1; Java is one), whereas they all
+// heed a CA below it.
 func makeCA(name string, permitted []string, at time.Time, days int) (*madeCA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -140,7 +152,7 @@ func makeCA(name string, permitted []string, at time.Time, days int) (*madeCA, e
 		// Two of one name would be mistaken for each other while both are in use.
 		name = "Sallyport inspection CA " + hex.EncodeToString(serial.FillBytes(make([]byte, 16))[:4])
 	}
-	template := &x509.Certificate{
+	template := x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
 		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    at.Add(-time.Hour), // clients' clocks may be behind
@@ -155,15 +167,36 @@ func makeCA(name string, permitted []string, at time.Time, days int) (*madeCA, e
 			{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 		},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	above := template
+	above.SerialNumber = new(big.Int).Add(template.SerialNumber, big.NewInt(1))
+	above.Subject.CommonName += rootSuffix
+	above.MaxPathLen, above.MaxPathLenZero = 1, false
+	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("sign the certificate: %w", err)
+		return nil, fmt.Errorf("make the root's key: %w", err)
+	}
+	root, err := signed(&above, &above, rootKey.Public(), rootKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := signed(&template, root, key.Public(), rootKey)
+	if err != nil {
+		return nil, err
+	}
+	return &madeCA{cert, root, key}, nil
+}
+
+// signed makes a certificate.
+func signed(template, by *x509.Certificate, public crypto.PublicKey, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, by, public, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign a certificate: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("read the certificate back: %w", err)
+		return nil, fmt.Errorf("read a certificate back: %w", err)
 	}
-	return &madeCA{cert, key}, nil
+	return cert, nil
 }
 
 // deliver writes certificate and key to new files, and tells of them where
@@ -179,7 +212,8 @@ func (m *madeCA) deliver(certPath, keyPath string, stdout, stderr io.Writer) err
 		}
 	}
 	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := writeNew(certPath, certificatePEM(m.cert), 0o644, stdout); err != nil {
+	certText := append(certificatePEM(m.cert), certificatePEM(m.root)...)
+	if err := writeNew(certPath, certText, 0o644, stdout); err != nil {
 		return err
 	}
 	if err := writeNew(keyPath, keyText, 0o600, stdout); err != nil {
@@ -221,8 +255,8 @@ func (m *madeCA) tell(w io.Writer, certPath, keyPath string) {
 		}
 		return path
 	}
-	fmt.Fprintf(w, "certificate  %s\n", place(certPath))
-	fmt.Fprintf(w, "key          %s%s\n", place(keyPath), map[bool]string{true: "", false: ", for its owner's eyes (0600)"}[keyPath == "-"])
+	fmt.Fprintf(w, "certificate  %s: the CA, and below it in the file the root that clients trust\n", place(certPath))
+	fmt.Fprintf(w, "key          %s: the CA's; the root's is forgotten, so that it signs nothing more\n", place(keyPath))
 	describeCA(w, m.cert, 3)
 	if certPath == "-" || keyPath == "-" {
 		return

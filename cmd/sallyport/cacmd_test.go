@@ -79,26 +79,26 @@ func TestConstraintsByGo(t *testing.T) {
 			if wrong, doubts := examineCA(m.cert, time.Now().Add(-time.Minute)); len(wrong)+len(doubts) > 1 { // it expires within 30 days
 				t.Errorf("wrong %q, doubts %q", wrong, doubts)
 			}
-			roots := x509.NewCertPool()
-			roots.AddCert(m.cert)
+			roots, between := x509.NewCertPool(), x509.NewCertPool()
+			roots.AddCert(m.root)
+			between.AddCert(m.cert)
 			for _, host := range slices.Concat(tt.good, tt.bad) {
-				_, err := m.leafFor(t, host).Verify(x509.VerifyOptions{Roots: roots, DNSName: host})
+				_, err := m.leafFor(t, host).Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: host})
 				if good := slices.Contains(tt.good, host); good != (err == nil) {
 					t.Errorf("%s: good %t, %v", host, good, err)
 				}
 			}
 			// A further CA below it is none.
 			sub := issue(t, ecKey(t, elliptic.P256()), &certificate{m.cert, m.key}, func(c *x509.Certificate) { c.PermittedDNSDomains = nil })
-			below := x509.NewCertPool()
-			below.AddCert(sub.Certificate)
-			leaf := (&madeCA{sub.Certificate, sub.key.(*ecdsa.PrivateKey)}).leafFor(t, tt.good[0])
-			if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: below, DNSName: tt.good[0]}); err == nil {
+			between.AddCert(sub.Certificate)
+			leaf := (&madeCA{cert: sub.Certificate, key: sub.key.(*ecdsa.PrivateKey)}).leafFor(t, tt.good[0])
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: tt.good[0]}); err == nil {
 				t.Error("a CA below this one is trusted")
 			}
 			client := issue(t, ecKey(t, elliptic.P256()), &certificate{m.cert, m.key}, func(c *x509.Certificate) {
 				c.IsCA, c.PermittedDNSDomains, c.ExtKeyUsage = false, nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 			})
-			if _, err := client.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+			if _, err := client.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
 				t.Error("a client's certificate of it is trusted")
 			}
 		})
@@ -114,16 +114,18 @@ func TestConstraintsByOpenSSL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := madeFor(t, tt.partitions, tt.regions, tt.permits)
 			dir := t.TempDir()
-			ca, leaf := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "leaf.pem")
-			if err := os.WriteFile(ca, certificatePEM(m.cert), 0o600); err != nil {
-				t.Fatal(err)
+			root, ca, leaf := filepath.Join(dir, "root.pem"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "leaf.pem")
+			for path, c := range map[string]*x509.Certificate{root: m.root, ca: m.cert} {
+				if err := os.WriteFile(path, certificatePEM(c), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for _, host := range slices.Concat(tt.good, tt.bad) {
 				if err := os.WriteFile(leaf, certificatePEM(m.leafFor(t, host)), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				// -x509_strict is what Python 3.13 does.
-				out, err := exec.CommandContext(t.Context(), openssl, "verify", "-x509_strict", "-purpose", "sslserver", "-no-CApath", "-no-CAstore", "-CAfile", ca, leaf).CombinedOutput()
+				out, err := exec.CommandContext(t.Context(), openssl, "verify", "-x509_strict", "-purpose", "sslserver", "-no-CApath", "-no-CAstore", "-CAfile", root, "-untrusted", ca, leaf).CombinedOutput()
 				good := slices.Contains(tt.good, host)
 				if good != (err == nil) || !good && !bytes.Contains(out, []byte("subtree violation")) {
 					t.Errorf("%s: good %t, %v: %s", host, good, err, out)
@@ -137,7 +139,7 @@ func TestConstraintsByOpenSSL(t *testing.T) {
 // client that finds issuers by name must find the right one.
 func TestNamesOfCAsDiffer(t *testing.T) {
 	a, b := madeFor(t, nil, nil, nil), madeFor(t, nil, nil, nil)
-	if a.cert.Subject.String() == b.cert.Subject.String() || a.cert.SerialNumber.Cmp(b.cert.SerialNumber) == 0 || a.key.Equal(b.key) {
+	if a.cert.Subject.String() == b.cert.Subject.String() || a.root.Subject.String() == b.root.Subject.String() || a.cert.SerialNumber.Cmp(b.cert.SerialNumber) == 0 || a.key.Equal(b.key) {
 		t.Errorf("%s twice", a.cert.Subject)
 	}
 	if bytes.Equal(a.cert.SubjectKeyId, b.cert.SubjectKeyId) || len(a.cert.SubjectKeyId) == 0 {

@@ -17,13 +17,16 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// builtin is what --roots calls the public roots that are linked in.
-const builtin = "builtin"
+// What --roots calls the public roots that are linked in, and no roots.
+const (
+	builtin = "builtin"
+	noRoots = "none"
+)
 
 func caBundleCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bundle", Short: "write what clients are to trust: public roots and the CA", Args: cobra.NoArgs}
 	cas := cmd.Flags().StringArray("ca", nil, "the CA: a `FILE`, or a reference such as env:NAME; repeatable")
-	roots := cmd.Flags().String("roots", "", "public roots: a `FILE`, or builtin")
+	roots := cmd.Flags().String("roots", "", "public roots: a `FILE`, builtin or none")
 	out := cmd.Flags().String("out", "-", "write to `FILE`, - for standard output")
 	format := cmd.Flags().String("format", "pem", "pem, or jks for Java")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -98,8 +101,24 @@ func (b *trustBundle) addCA(ctx context.Context, name string) error {
 	for _, d := range doubts {
 		fmt.Fprintf(b.talk, "sallyport: warning: %s: %q %s: %s\n", name, certs[0].Subject, d.what, d.hint)
 	}
-	b.add(certs...)
+	b.add(anchors(certs)...)
 	return errors.Join(errs...)
+}
+
+// anchors returns what clients are to trust of a CA and those above it: the
+// roots alone, the highest where there is none. A client that trusts the CA
+// itself may take its name constraints for advice.
+func anchors(certs []*x509.Certificate) []*x509.Certificate {
+	var roots []*x509.Certificate
+	for _, c := range certs {
+		if selfSigned(c) {
+			roots = append(roots, c)
+		}
+	}
+	if len(roots) == 0 {
+		return certs[len(certs)-1:]
+	}
+	return roots
 }
 
 // pem writes the certificates, each under its subject.
@@ -119,6 +138,8 @@ func (b *trustBundle) publicRoots(ctx context.Context, which string, at time.Tim
 		if certs, from := systemRoots(); len(certs) > 0 {
 			return certs, from, nil
 		}
+	case noRoots:
+		return nil, noRoots, nil
 	case builtin:
 	default:
 		certs, err := readCA(ctx, b.stdin, which)

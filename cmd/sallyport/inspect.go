@@ -17,8 +17,8 @@ import (
 )
 
 // inspection returns what inspected connections need: the CA that signs their
-// certificates, with its key and its Leaf set, nil when none is configured;
-// and the roots that origins are verified with, nil for the system's. It reads
+// certificates, with its key, its Leaf and those above it but for the root, nil
+// when none is configured; and the roots that origins are verified with, nil for the system's. It reads
 // what the configuration refers to, and adds to the warnings. No error names
 // anything of the key.
 func (l *loaded) inspection(ctx context.Context) (*tls.Certificate, *x509.CertPool, error) {
@@ -64,8 +64,10 @@ func (l *loaded) authority(ctx context.Context, at time.Time) (*tls.Certificate,
 		return nil, err
 	}
 	ca := &tls.Certificate{PrivateKey: key, Leaf: certs[0]}
-	for _, c := range certs {
-		ca.Certificate = append(ca.Certificate, c.Raw)
+	for i, c := range certs {
+		if i == 0 || !selfSigned(c) { // clients have the root above it, or do not trust it
+			ca.Certificate = append(ca.Certificate, c.Raw)
+		}
 	}
 	return ca, nil
 }

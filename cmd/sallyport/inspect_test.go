@@ -98,11 +98,12 @@ func TestInspectionForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	root := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.Subject.CommonName = "root" })
 	for name, key := range map[string]crypto.Signer{
 		"P-256": ecKey(t, elliptic.P256()), "P-384": ecKey(t, elliptic.P384()), "P-521": ecKey(t, elliptic.P521()), "RSA": rsaKey(t, 2048), "Ed25519": ed,
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := issue(t, key, nil, nil)
+			c := issue(t, key, &root, nil)
 			forms := []string{c.keyPEM(t), c.certPEM() + c.keyPEM(t)}
 			if k, ok := key.(*rsa.PrivateKey); ok {
 				forms = append(forms, string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)})))
@@ -145,10 +146,12 @@ func TestInspectionNone(t *testing.T) {
 	}
 }
 
-// TestInspectionOfFiles reads everything from files, with a chain behind the CA.
+// TestInspectionOfFiles reads everything from files, with a chain behind the
+// CA, of which clients are sent all but the root.
 func TestInspectionOfFiles(t *testing.T) {
 	root := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.Subject.CommonName = "root" })
-	ca := issue(t, ecKey(t, elliptic.P256()), &root, nil)
+	middle := issue(t, ecKey(t, elliptic.P256()), &root, func(c *x509.Certificate) { c.Subject.CommonName = "middle" })
+	ca := issue(t, ecKey(t, elliptic.P256()), &middle, nil)
 	origin := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.Subject.CommonName = "origins" })
 	dir := t.TempDir()
 	write := func(name, text string, mode os.FileMode) string {
@@ -161,7 +164,7 @@ func TestInspectionOfFiles(t *testing.T) {
 		}
 		return path
 	}
-	l, talk := load(t, "inspect:\n  ca_file: "+write("ca.pem", ca.certPEM()+root.certPEM(), 0o644)+
+	l, talk := load(t, "inspect:\n  ca_file: "+write("ca.pem", ca.certPEM()+middle.certPEM()+root.certPEM(), 0o644)+
 		"\n  ca_key_file: "+write("ca.key", ca.keyPEM(t), 0o644)+"\n  origin_ca_file: file:"+write("o.pem", origin.certPEM(), 0o644)+"\n", nil)
 	if talk != "" {
 		t.Fatal(talk)
@@ -170,7 +173,7 @@ func TestInspectionOfFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(made.Certificate) != 2 || !bytes.Equal(made.Certificate[1], root.Raw) || !made.Leaf.Equal(ca.Certificate) {
+	if len(made.Certificate) != 2 || !bytes.Equal(made.Certificate[1], middle.Raw) || !made.Leaf.Equal(ca.Certificate) {
 		t.Errorf("the chain has %d certificates", len(made.Certificate))
 	}
 	want := x509.NewCertPool()
@@ -303,6 +306,7 @@ func TestKeyInThePlaceOfItsReference(t *testing.T) {
 
 func TestDoubts(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
+	root := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.Subject.CommonName = "root" })
 	at := time.Now()
 	tests := []struct {
 		name  string
@@ -319,11 +323,18 @@ func TestDoubts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			wrong, doubts := examineCA(issue(t, key, nil, tt.shape).Certificate, at)
+			wrong, doubts := examineCA(issue(t, key, &root, tt.shape).Certificate, at)
 			if len(wrong) != 0 || len(doubts) > 1 || (tt.want == "") != (len(doubts) == 0) || (tt.want != "" && !strings.Contains(doubts[0].what, tt.want)) {
 				t.Errorf("wrong %q, doubts %q, want %q", wrong, doubts, tt.want)
 			}
 		})
+	}
+}
+
+func TestDoubtOfRoots(t *testing.T) {
+	_, doubts := examineCA(issue(t, ecKey(t, elliptic.P256()), nil, nil).Certificate, time.Now())
+	if len(doubts) != 1 || !strings.Contains(doubts[0].what, "is a root, whose name constraints") {
+		t.Errorf("doubts %q", doubts)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -79,6 +80,10 @@ func doubtsOf(c *x509.Certificate, at time.Time) (doubts []defect) {
 		doubts = append(doubts, defect{
 			"has no name constraints", "whoever steals its key can pass for any site; sallyport ca create makes one for S3's names alone",
 		})
+	} else if selfSigned(c) {
+		doubts = append(doubts, defect{
+			"is a root, whose name constraints some clients (Java) do not heed", "sallyport ca create makes a CA below a root, whose constraints all heed",
+		})
 	}
 	if c.KeyUsage == 0 || len(c.SubjectKeyId) == 0 {
 		doubts = append(doubts, defect{
@@ -87,6 +92,9 @@ func doubtsOf(c *x509.Certificate, at time.Time) (doubts []defect) {
 	}
 	return doubts
 }
+
+// selfSigned reports whether a certificate is a root.
+func selfSigned(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
 
 // signsServers reports whether the extended key usage, where there is one,
 // lets a CA sign what servers show.
