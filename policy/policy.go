@@ -136,6 +136,28 @@ const (
 type Source struct {
 	// Addr is the caller's address, unmapped (never an IPv4-mapped IPv6 address).
 	Addr netip.Addr
+	// VPCEndpoint is the ID of the VPC endpoint that the caller came through
+	// (vpce-…), "" for none. Addresses of several VPCs overlap; with it they do
+	// not.
+	VPCEndpoint string
+	// Principal is whom the caller has proven to be, by proxy credentials or a
+	// client certificate; "" when it has proven nothing.
+	Principal string
+	// Task is the ECS task that the caller is, nil when that is not known. It is
+	// immutable and shared.
+	Task *Task
+	// Unidentified means that who the caller is was asked for and is not known.
+	Unidentified bool
+}
+
+// Task is an ECS task. Whoever makes one never changes it afterwards.
+type Task struct {
+	ARN      string // arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID
+	Cluster  string // its name, not its ARN
+	Service  string // "" for a task that no service started
+	Family   string // of its task definition
+	Revision int    // likewise
+	Tags     map[string]string
 }
 
 // Query is one question to a policy: may this source reach this destination?

@@ -28,6 +28,23 @@ type Resolver interface {
 	Lookup(ctx context.Context, name string) ([]netip.Addr, error)
 }
 
+// Identifier tells who is behind an address. It is asked once a connection,
+// before the first decision, and safe for concurrent use.
+type Identifier interface {
+	// Identify returns source, whose Addr and VPCEndpoint are set, with what is
+	// known beside it. It answers from memory in the ordinary case, and otherwise
+	// within the time that ctx allows; a caller that nobody knows is no error but
+	// Unidentified.
+	Identify(ctx context.Context, source policy.Source) policy.Source
+}
+
+// Authenticator checks proxy credentials (RFC 9110, section 11.7).
+type Authenticator interface {
+	// Authenticate returns the principal that user proves to be with password, ""
+	// when it proves nothing. It throttles those that guess.
+	Authenticate(ctx context.Context, source policy.Source, user, password string) (principal string)
+}
+
 // Recorder receives what becomes of each attempt. Observe may be called from
 // many goroutines at once.
 type Recorder interface {

@@ -21,6 +21,13 @@ type Record struct {
 	Listener netip.AddrPort // accepted on
 	Client   netip.AddrPort // accepted from
 	Source   string         // name of the policy source, "" for none
+	// Principal, VPCEndpoint and Task are the caller's, see [policy.Source].
+	Principal   string
+	VPCEndpoint string
+	Task        *policy.Task
+	// Original is where a transparent client meant to go by address, zero when
+	// that is not known. Nothing is decided by it where there is a name.
+	Original netip.AddrPort
 
 	Host string // name or address asked for, "" when none could be learned
 	Port uint16
