@@ -80,9 +80,15 @@ func (b *bench) chooseSubjects(ctx context.Context) {
 	}
 }
 
-func (b *bench) startOrigin(ctx context.Context) (*child, error) {
+// startOrigin starts the origin that a way leads to.
+func (b *bench) startOrigin(ctx context.Context, w way) (*child, error) {
 	addrs := []netip.AddrPort{b.o.originTLS(), b.o.originHTTP()}
-	config, err := json.Marshal(addrs)
+	role, told := roleOrigin, any(addrs)
+	if w == wayInspect {
+		addrs = []netip.AddrPort{b.o.bucket()}
+		role, told = roleBucket, bucketConfig{addrs[0], b.o.pem(originCert), b.o.key(originCert)}
+	}
+	config, err := json.Marshal(told)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +96,7 @@ func (b *bench) startOrigin(ctx context.Context) (*child, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	c, err := command{argv: []string{b.self, roleOrigin, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()
+	c, err := command{argv: []string{b.self, role, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,9 @@ func (o *options) build(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 	}
+	if err := o.certify(); err != nil {
+		return err
+	}
 	if err := goBuild(ctx, filepath.Join(root, "integration", "bench", "peers"), filepath.Join(o.Dir, "peers"), "."); err != nil {
 		fmt.Fprintf(stderr, "the Go references are left out: %v\n", err)
 		o.Missing["peers"] = "could not be built"

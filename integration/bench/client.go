@@ -20,6 +20,10 @@ const (
 	kindUp     kind = "up"     // bulk to the origin
 	kindIdle   kind = "idle"   // open and hold
 	kindHTTP   kind = "http"   // requests on connections that are kept
+
+	kindGet      kind = "get"      // requests in TLS, on connections that are kept
+	kindDownload kind = "download" // large objects in TLS
+	kindUpload   kind = "upload"
 )
 
 // task is what one client process is asked to do.
@@ -32,7 +36,8 @@ type task struct {
 	Warm    time.Duration  // before measuring
 	For     time.Duration  // measured
 
-	TLSPort, HTTPPort int // of the origin
+	TLSPort, HTTPPort int    // of the origin
+	Roots             string // a file: whom to trust in TLS
 }
 
 // report is a line that a client writes: once when it begins to measure, once
@@ -81,12 +86,15 @@ func runClient(config string, stdin io.Reader, stdout io.Writer) error {
 	if err := json.Unmarshal([]byte(config), &t); err != nil {
 		return err
 	}
+	say := json.NewEncoder(stdout)
+	if t.Kind.inTLS() {
+		return runSecure(t, say)
+	}
 	quietRuntime()
 	c, err := newClient(t)
 	if err != nil {
 		return err
 	}
-	say := json.NewEncoder(stdout)
 	if t.Kind == kindIdle {
 		return c.hold(stdin, say)
 	}

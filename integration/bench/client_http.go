@@ -129,6 +129,15 @@ func answerSize(b []byte) (int, error) {
 		line, _, _ := bytes.Cut(head, []byte("\r\n"))
 		return 0, fmt.Errorf("the request was answered %q", line)
 	}
+	n, err := contentLength(head)
+	if err != nil {
+		return 0, err
+	}
+	return end + 4 + n, nil
+}
+
+// contentLength reads that field of a head.
+func contentLength(head []byte) (int, error) {
 	const field = "\r\ncontent-length:"
 	for i := 0; i+len(field) <= len(head); i++ {
 		if head[i] != '\r' || !bytes.EqualFold(head[i:i+len(field)], []byte(field)) {
@@ -139,7 +148,7 @@ func answerSize(b []byte) (int, error) {
 		if err != nil || n < 0 {
 			return 0, fmt.Errorf("a Content-Length of %q", value)
 		}
-		return end + 4 + n, nil
+		return n, nil
 	}
-	return 0, errors.New("an answer without Content-Length")
+	return 0, errors.New("no Content-Length")
 }

@@ -16,6 +16,7 @@ import (
 const (
 	roleInside = "inside" // the benchmark, in its namespace
 	roleOrigin = "origin"
+	roleBucket = "bucket"
 	roleClient = "client"
 	roleFloor  = "floor"
 )
@@ -54,6 +55,8 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 			return measureAll(ctx, o, stdout, stderr)
 		case roleOrigin:
 			return runOrigin(args[1])
+		case roleBucket:
+			return runBucket(args[1])
 		case roleClient:
 			return runClient(args[1], stdin, stdout)
 		case roleFloor:

@@ -73,6 +73,8 @@ func wayTitle(w way) string {
 		return "CONNECT"
 	case waySNI:
 		return "SNI"
+	case wayInspect:
+		return "CONNECT to a bucket"
 	default:
 		return "HTTP"
 	}

@@ -171,16 +171,18 @@ func (o *options) warm() time.Duration { return min(o.length()/4, time.Second) }
 
 // Hosts is the text of a hosts file for the run.
 func (o *options) Hosts() string {
-	return "127.0.0.1 localhost\n" + originAddr + " " + originName + " " + strangerName + "\n"
+	return "127.0.0.1 localhost\n" + originAddr + " " + originName + " " + strangerName + "\n" +
+		bucketAddr + " " + bucketName + " " + strangerBucket + "\n"
 }
 
 // endsDir is the folder that the ends share.
 func (o *options) endsDir() string { return filepath.Join(o.Dir, "ends") }
 
-// originTLS and originHTTP are where the origin is.
-func (o *options) originTLS() netip.AddrPort  { return originPort(o.TLSPort) }
-func (o *options) originHTTP() netip.AddrPort { return originPort(o.HTTPPort) }
+// originTLS and originHTTP are where the origin is, and bucket where the bucket is.
+func (o *options) originTLS() netip.AddrPort  { return portAt(originAddr, o.TLSPort) }
+func (o *options) originHTTP() netip.AddrPort { return portAt(originAddr, o.HTTPPort) }
+func (o *options) bucket() netip.AddrPort     { return portAt(bucketAddr, o.TLSPort) }
 
-func originPort(port int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.MustParseAddr(originAddr), uint16(port))
+func portAt(addr string, port int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port))
 }

@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// originName and originAddr are the one destination of all loads.
+// originName and originAddr are the one destination of all loads but the
+// inspected ones.
 const (
 	originName = "origin.bench.test"
 	originAddr = "127.0.9.1"

@@ -31,6 +31,9 @@ func panels() []panel {
 		{"CONNECT: KiB of an idle tunnel, RSS and kernel", "idle", wayConnect, "idle-few", idleWeight},
 		{"SNI: KiB of an idle tunnel, RSS and kernel", "idle", waySNI, "idle-few", idleWeight},
 		{"HTTP: CPU µs for a request", "http", wayHTTP, "http-32", perUnit},
+		{"Inspected: CPU s for a GB down, 8 streams", "inspect", wayInspect, "download-8", perUnit},
+		{"Inspected: CPU s for a GB up, 8 streams", "inspect", wayInspect, "upload-8", perUnit},
+		{"Inspected: CPU µs for a GET of 1 KiB", "inspect", wayInspect, "get-32", perUnit},
 	}
 }
 

@@ -7,7 +7,28 @@ const (
 	wayConnect way = "connect" // CONNECT, then a ClientHello inside
 	waySNI     way = "sni"     // a ClientHello alone
 	wayHTTP    way = "http"    // a plain request with an absolute URL
+	wayInspect way = "inspect" // CONNECT to a bucket, and TLS inside that ends at the proxy
 )
+
+// destination is the name that a way leads to, and stranger one beside it that
+// is on no allowlist, and leads there all the same where a subject looks no
+// further.
+func (w way) destination() string {
+	if w == wayInspect {
+		return bucketName
+	}
+	return originName
+}
+
+// tunnels reports whether a way asks a proxy by CONNECT.
+func (w way) tunnels() bool { return w == wayConnect || w == wayInspect }
+
+func (w way) stranger() string {
+	if w == wayInspect {
+		return strangerBucket
+	}
+	return strangerName
+}
 
 // scenario is a question to all subjects that it is for.
 type scenario struct {
@@ -85,6 +106,14 @@ func allScenarios(quick bool) []scenario {
 		{"http", "Plain HTTP, connections kept", []way{wayHTTP}, []load{
 			{"http-1", "one at a time", requests(), task{Kind: kindHTTP, Count: 1}},
 			{"http-32", "32 at a time", requests(), task{Kind: kindHTTP, Count: 32}},
+		}},
+		{"inspect", "Inspected TLS", []way{wayInspect}, []load{
+			{"download-1", "download, one stream", gigabyte(), task{Kind: kindDownload, Count: 1}},
+			{"download-8", "download, 8 streams", gigabyte(), task{Kind: kindDownload, Count: 8}},
+			{"upload-1", "upload, one stream", gigabyte(), task{Kind: kindUpload, Count: 1}},
+			{"upload-8", "upload, 8 streams", gigabyte(), task{Kind: kindUpload, Count: 8}},
+			{"get-1", "GET of 1 KiB, one at a time", requests(), task{Kind: kindGet, Count: 1}},
+			{"get-32", "GET of 1 KiB, 32 at a time", requests(), task{Kind: kindGet, Count: 32}},
 		}},
 		{"rules", "New tunnels by number of rules", tunnelWays, []load{
 			{"rules-32", "32 at a time", tunnels(), task{Kind: kindTunnel, Count: 32}},

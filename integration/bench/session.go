@@ -19,6 +19,7 @@ type session struct {
 	bench       *bench
 	way         way
 	addr        netip.AddrPort
+	roots       string // a file: who has signed what TLS shows on wayInspect
 	dir         string
 	origin      *child
 	child       *child // nil: no proxy, the origin itself
@@ -30,7 +31,10 @@ type session struct {
 // measured.
 func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 	b.sessions++
-	s := &session{bench: b, way: st.way, dir: filepath.Join(b.o.Dir, fmt.Sprintf("s%04d", b.sessions))}
+	s := &session{bench: b, way: st.way, roots: b.o.pem(proxyCA), dir: filepath.Join(b.o.Dir, fmt.Sprintf("s%04d", b.sessions))}
+	if st.subject.passes {
+		s.roots = b.o.pem(originCA)
+	}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -41,13 +45,15 @@ func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 			return nil, err
 		}
 	}
-	if s.origin, err = b.startOrigin(ctx); err != nil {
+	if s.origin, err = b.startOrigin(ctx, st.way); err != nil {
 		return nil, err
 	}
 	if st.subject.launch == nil {
-		s.addr = b.o.originTLS()
-		if st.way == wayHTTP {
+		switch s.addr = b.o.originTLS(); st.way {
+		case wayHTTP:
 			s.addr = b.o.originHTTP()
+		case wayInspect:
+			s.addr = b.o.bucket()
 		}
 		return s, nil
 	}
@@ -76,10 +82,10 @@ func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 	}
 	s.startMillis = float64(time.Since(began)) / float64(time.Millisecond)
 	// Some accept before they can do more.
-	if err := until(ctx, 10*time.Second, func() error { return probe(ctx, b.o, s.way, s.addr, originName) }); err != nil {
-		return nil, fmt.Errorf("it does not let %s through: %w: %s", originName, err, s.complaint())
+	if err := until(ctx, 10*time.Second, func() error { return s.probe(ctx, s.way.destination()) }); err != nil {
+		return nil, fmt.Errorf("it does not let %s through: %w: %s", s.way.destination(), err, s.complaint())
 	}
-	s.filters = probe(ctx, b.o, s.way, s.addr, strangerName) != nil
+	s.filters = s.probe(ctx, s.way.stranger()) != nil
 	return s, nil
 }
 
@@ -177,8 +183,8 @@ func (s *session) measure(ctx context.Context, l load) measure {
 func (s *session) run(ctx context.Context, l load) (m measure, err error) {
 	o := s.bench.o
 	t := l.task
-	t.Addr, t.Connect, t.Warm, t.For = s.addr, s.way == wayConnect && s.child != nil, o.warm(), o.length()
-	t.TLSPort, t.HTTPPort = o.TLSPort, o.HTTPPort
+	t.Addr, t.Connect, t.Warm, t.For = s.addr, s.way.tunnels() && s.child != nil, o.warm(), o.length()
+	t.TLSPort, t.HTTPPort, t.Roots = o.TLSPort, o.HTTPPort, s.roots
 	if t.Kind == kindIdle {
 		t.For = time.Minute
 	}

@@ -18,6 +18,8 @@ type subject struct {
 	ways []way
 	// only lists its scenarios; nil means all but "rules".
 	only []string
+	// passes is for subjects that leave TLS alone on wayInspect, too.
+	passes bool
 	// silent subjects write no log.
 	silent bool
 	// private subjects need the namespace: its hosts file, its /run.
@@ -63,14 +65,14 @@ func (s *site) file(name, text string) string {
 // path is where a file of the subject's would be.
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
-// allowed returns the names of the allowlist: the origin's in the middle, for
+// allowed returns the names of the allowlist: the destination in the middle, for
 // those who look at one after the other.
 func (s *site) allowed() []string {
 	names := make([]string, 0, s.rules)
 	for i := range s.rules - 1 {
 		names = append(names, fmt.Sprintf("site-%06d.bench.test", i))
 	}
-	return slices.Insert(names, len(names)/2, originName)
+	return slices.Insert(names, len(names)/2, s.way.destination())
 }
 
 // each writes a line for every allowed name.
@@ -128,11 +130,12 @@ func (s *subject) does(sc string) bool {
 
 // subjects lists all that there are, in the order in which they take turns.
 func subjects(o *options) []*subject {
-	all := []*subject{{name: "direct", silent: true, ways: []way{wayConnect, waySNI, wayHTTP}}}
+	all := []*subject{{name: "direct", silent: true, passes: true, ways: []way{wayConnect, waySNI, wayHTTP, wayInspect}}}
 	all = append(all, sallyports(o)...)
 	all = append(all, floors()...)
 	all = append(all, forwardProxies(o)...)
 	all = append(all, relays()...)
+	all = append(all, inspectors(o)...)
 	return append(all, goReferences(o)...)
 }
 

@@ -17,15 +17,16 @@ func forwardProxies(*options) []*subject {
 }
 
 // squid's workers share memory and meet in /run.
-func squid(s *site) launch {
+func squid(s *site) launch { return squidWith(s, fmt.Sprintf("http_port %s\n", s.listen)) }
+
+// squidWith listens as the lines of port say.
+func squidWith(s *site, port string) launch {
 	workers := fmt.Sprintf("workers %d\n", s.workers)
 	mode := "--foreground"
 	if s.workers == 1 {
 		workers, mode = "", "-N"
 	}
-	conf := workers + fmt.Sprintf(`
-http_port %s
-acl listed dstdomain "%s"
+	conf := workers + fmt.Sprintf(`acl listed dstdomain "%s"
 http_access allow listed
 http_access deny all
 hosts_file %s
@@ -40,7 +41,7 @@ cache_mem 8 MB
 max_filedescriptors %d
 shutdown_lifetime 1 seconds
 pinger_enable off
-`, s.listen, s.file("allow", s.list()), s.file("hosts", s.o.Hosts()), s.path("access.log"), s.path("cache.log"), s.path("pid"), s.dir, s.files)
+%s`, s.file("allow", s.list()), s.file("hosts", s.o.Hosts()), s.path("access.log"), s.path("cache.log"), s.path("pid"), s.dir, s.files, port)
 	// Its segments of shared memory bear this name.
 	service := "bench" + regexp.MustCompile(`\W`).ReplaceAllString(filepath.Base(s.dir), "")
 	return launch{argv: []string{s.program, mode, "-n", service, "-f", s.file("squid.conf", conf)}}

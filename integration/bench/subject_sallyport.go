@@ -9,16 +9,18 @@ import (
 )
 
 // sallyports are the product as it comes; the same with what its peers do and
-// no more ("lean": no look into the tunnel, one record for each); with other
-// numbers of rules; and the binaries that it is to be compared with.
+// no more ("lean": no look into the tunnel, one record for each); without
+// inspection, where there is some ("spliced"); with other numbers of rules; and the binaries that it is to be compared with.
 func sallyports(o *options) []*subject {
-	ways := []way{wayConnect, waySNI, wayHTTP}
+	ways := []way{wayConnect, waySNI, wayHTTP, wayInspect}
 	one := func(name, program string, launch func(*site) launch) *subject {
 		return &subject{name: name, ways: ways, program: absolute(program), version: []string{"version"}, launch: launch}
 	}
-	lean := one(base+"-lean", o.Sallyport, func(s *site) launch { return sallyport(s, "tcp", "close") })
+	lean := one(base+"-lean", o.Sallyport, func(s *site) launch { return sallyport(s, setting{protocol: "tcp", flows: "close"}) })
 	lean.ways = ways[:1]
-	all := []*subject{one(base, o.Sallyport, asShipped), lean}
+	spliced := one(base+"-spliced", o.Sallyport, func(s *site) launch { return sallyport(s, setting{protocol: "tls", flows: "both"}) })
+	spliced.ways, spliced.passes = []way{wayInspect}, true
+	all := []*subject{one(base, o.Sallyport, asShipped), lean, spliced}
 	for _, rules := range []int{10, 1000, 100000} {
 		if o.Quick && rules > 1000 {
 			continue
@@ -45,35 +47,64 @@ func absolute(path string) string {
 	return path
 }
 
-func asShipped(s *site) launch { return sallyport(s, "tls", "both") }
+// setting is what the measured Sallyports differ in.
+type setting struct {
+	protocol string // of the origin's rule
+	inspect  bool   // of the bucket's
+	flows    string // records
+}
+
+func asShipped(s *site) launch {
+	return sallyport(s, setting{protocol: "tls", inspect: true, flows: "both"})
+}
 
 // sallyport writes a policy of a rule for each name; every fifth is a
 // wildcard.
-func sallyport(s *site, protocol, flows string) launch {
+func sallyport(s *site, as setting) launch {
 	var b strings.Builder
 	b.WriteString("version: 1\nrules:\n")
 	fmt.Fprintf(&b, "  - {name: plain, hosts: [%s], ports: [%d], protocol: http, resolves_to: [127.0.0.0/8]}\n", originName, s.o.HTTPPort)
 	for i, name := range s.allowed() {
 		switch {
 		case name == originName:
-			fmt.Fprintf(&b, "  - {name: origin, hosts: [%s], ports: [%d], protocol: %s, resolves_to: [127.0.0.0/8]}\n", name, s.o.TLSPort, protocol)
+			fmt.Fprintf(&b, "  - {name: origin, hosts: [%s], ports: [%d], protocol: %s, resolves_to: [127.0.0.0/8]}\n", name, s.o.TLSPort, as.protocol)
+		case name == bucketName:
+			b.WriteString(bucketRule(s.o.TLSPort, as.inspect))
 		case i%5 == 0:
 			fmt.Fprintf(&b, "  - {name: r%d, hosts: [\"*.%s\"]}\n", i, name)
 		default:
 			fmt.Fprintf(&b, "  - {name: r%d, hosts: [%s]}\n", i, name)
 		}
 	}
-	config, err := json.Marshal(map[string]any{
+	told := map[string]any{
 		"listeners": []any{map[string]any{"address": s.listen.String()}},
 		"admin":     map[string]any{"address": "127.0.0.1:0"},
 		"policy":    []string{"file:" + s.file("policy.yaml", b.String())},
-		"resolver":  map[string]any{"hosts": []any{map[string]any{"name": originName, "addresses": []string{originAddr}}}},
-		"logging":   map[string]any{"flows": flows},
-	})
+		"resolver": map[string]any{"hosts": []any{
+			map[string]any{"name": originName, "addresses": []string{originAddr}},
+			map[string]any{"name": bucketName, "addresses": []string{bucketAddr}},
+		}},
+		"logging": map[string]any{"flows": as.flows},
+	}
+	if as.inspect && s.way == wayInspect { // what is compared by -against may not know the keys
+		told["inspect"] = map[string]any{"ca_file": s.o.pem(proxyCA), "ca_key_file": s.o.key(proxyCA), "origin_ca_file": s.o.pem(originCA)}
+	}
+	config, err := json.Marshal(told)
 	if err != nil {
 		s.err = err
 	}
 	return launch{argv: []string{s.program, "serve", "--config", s.file("sallyport.json", string(config))}, env: goEnv(s)}
+}
+
+// bucketRule allows what the loads ask of the bucket, and where it is inspected
+// nothing else.
+func bucketRule(port int, inspect bool) string {
+	conditions := ""
+	if inspect {
+		conditions = fmt.Sprintf(", inspect: true, operations: [GetObject, PutObject], accounts: [%q]", signerAccount)
+	}
+	bucket, _, _ := strings.Cut(bucketName, ".")
+	return fmt.Sprintf("  - {name: bucket, ports: [%d], resolves_to: [127.0.0.0/8], s3: {buckets: [%s], regions: [us-east-1]%s}}\n", port, bucket, conditions)
 }
 
 // goEnv holds Go's runtime to the number of workers.

@@ -48,7 +48,7 @@ func TestAnswerSize(t *testing.T) {
 		{"other fields, other letters", "HTTP/1.1 200 OK\r\nX-Content-Length: 9\r\ncontent-LENGTH:  7 \r\n\r\n", 68, ""},
 		{"head not complete", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", 0, ""},
 		{"not 200", "HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\n", 0, "403 Forbidden"},
-		{"no length", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, "without Content-Length"},
+		{"no length", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, "no Content-Length"},
 		{"a length that is none", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, "Content-Length"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
