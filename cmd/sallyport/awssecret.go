@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -50,7 +49,7 @@ func readSecret(ctx context.Context, id string) ([]byte, error) {
 
 // directClient asks AWS without a proxy: HTTPS_PROXY in the proxy's own
 // environment may well be the proxy itself, which does not serve yet.
-func directClient() aws.HTTPClient {
+func directClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
 }
 

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,9 +17,20 @@ func caEnvCommand() *cobra.Command {
 		if *bundle == "" {
 			return refuse("write --bundle /PATH/ca-bundle.pem, as the task sees it", "sallyport ca env needs --bundle")
 		}
-		for flag, text := range map[string]string{"bundle": *bundle, "ca": *ca, "truststore": *store} {
-			if text != "" && !path.IsAbs(text) {
-				return refuse("write it from / on: clients work in folders of their own", "--%s: %q is a relative path", flag, text)
+		for _, f := range []struct {
+			name string
+			path *string
+		}{{"bundle", bundle}, {"ca", ca}, {"truststore", store}} {
+			switch {
+			case *f.path == "" || filepath.IsAbs(*f.path):
+			case *format == "shell": // this machine's, so that it can be found
+				abs, err := filepath.Abs(*f.path)
+				if err != nil {
+					return err
+				}
+				*f.path = abs
+			default:
+				return refuse("write it from / on: clients work in folders of their own", "--%s: %q is a relative path", f.name, *f.path)
 			}
 		}
 		if strings.ContainsAny(*store, " \t\n'\"") {

@@ -24,6 +24,14 @@
 // and compiled again; what cannot be read or compiled leaves the policy in
 // force and says so in the log and the metrics.
 //
+// # Inspection
+//
+// The CA and its key are read once, at the start, from files, variables or AWS
+// Secrets Manager (awssecret.go, the one importer of its SDK). What clients
+// would refuse is refused here, and nothing that is said or logged holds any
+// of the key. A policy that inspects is not admitted where there is no CA.
+// `sallyport ca` makes one whose key is worth nothing outside S3's names.
+//
 // # Lifetimes
 //
 // serve builds a list of tasks and runs them in one group. SIGTERM or SIGINT

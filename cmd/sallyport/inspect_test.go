@@ -420,13 +420,10 @@ func TestSecretsManager(t *testing.T) {
 		}
 		return http.StatusBadRequest, map[string]any{"__type": "ResourceNotFoundException", "Message": "Secrets Manager can't find the specified secret."}
 	})
-	// The proxy's own environment names a proxy, perhaps itself: nobody is there.
 	l, talk := load(t, "inspect: {ca_file: 'secretsmanager:egress/ca', ca_key: 'secretsmanager:"+arn+"'}", []string{"AWS_REGION=us-east-1"})
 	if talk != "" {
 		t.Fatal(talk)
 	}
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
-	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	ca, _, err := l.inspection(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -469,6 +466,14 @@ func TestSecretsManagerRefuses(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestSecretsGoDirect: HTTPS_PROXY in the proxy's own environment, perhaps
+// itself, has no part in how it gets its key.
+func TestSecretsGoDirect(t *testing.T) {
+	if directClient().GetTransport().Proxy != nil {
+		t.Error("secrets are asked for through a proxy")
+	}
 }
 
 func TestSecretRegion(t *testing.T) {

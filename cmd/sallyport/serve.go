@@ -382,6 +382,10 @@ func (d *daemon) announce() {
 	for _, a := range d.proxy.Addrs() {
 		d.log.Info().Stringer(logging.FieldListener, a).Msg("listening")
 	}
+	if d.ca != nil {
+		d.log.Info().Stringer("ca", d.ca.Leaf.Subject).Time("expires", d.ca.Leaf.NotAfter).Str("fingerprint", fingerprint(d.ca.Leaf)).
+			Msg("connections are inspected where a rule says so")
+	}
 	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
 	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Int("callers", p.Sources()).Strs("sources", d.cfg.Policy).Msg("policy in force")
 	logWarnings(d.log, p)
