@@ -33,10 +33,10 @@ type Record struct {
 	Port uint16
 	Peer netip.AddrPort // address dialled, zero when none was
 
-	TLS  TLS
-	HTTP HTTP
-	S3   policy.S3Ref // Form is "" when the host is not S3's
-	S3Call S3Call // zero but for inspected requests
+	TLS    TLS
+	HTTP   HTTP
+	S3     policy.S3Ref // Form is "" when the host is not S3's
+	S3Call S3Call       // zero but for inspected requests
 	// Inspected means that the request came in TLS that ended here.
 	Inspected bool
 
