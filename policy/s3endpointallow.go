@@ -116,7 +116,7 @@ func (d *endpointRenderer) bound(r *endpointRule) []bounded {
 	}
 	preset := strings.Contains(r.Name, "/") // names of rules as written hold none
 	for _, p := range r.buckets {
-		b := bounded{anyOwner: preset || ownedByAWS(p)}
+		b := bounded{anyOwner: len(d.Organizations) > 0 && (preset || ownedByAWS(p))}
 		if suffix := otherEndpoint(p); suffix != "" {
 			d.note(r.Rule, "", "the bucket %q of the rule %q is not one that S3's gateway endpoints serve (%s): left out", p, r.Name, suffix)
 			continue
@@ -194,6 +194,9 @@ func (d *endpointRenderer) bucketARNs(patterns, actions []string) []string {
 	}
 	var all []string
 	for _, p := range slices.Compact(slices.Sorted(slices.Values(patterns))) {
+		if p == "*" {
+			p = "???*" // as short as a bucket's name can be: ListBuckets, which is about "*", is no bucket's affair
+		}
 		arn := "arn:" + d.Partition + ":s3:::" + p
 		if buckets {
 			all = append(all, arn)

@@ -59,10 +59,21 @@ func (d *endpointRenderer) deny(r *endpointRule, rivals []*endpointRule) {
 			})
 		}
 	}
-	emit("", d.bucketARNs(d.deniedBuckets(r), append(slices.Clip(actions), acl...)), condition)
+	direct := condition
+	if d.throughPoints() {
+		// The bucket behind an access point is the access point's affair: no rule
+		// of buckets speaks of it.
+		direct = condition.with("Null", "s3:DataAccessPointArn", "true")
+	}
+	emit("", d.bucketARNs(d.deniedBuckets(r), append(slices.Clip(actions), acl...)), direct)
 	if points := d.points(r); len(points) > 0 {
 		emit("AccessPoints", d.pointResources(points), condition.with("StringLike", "s3:DataAccessPointArn", points...))
 	}
+}
+
+// throughPoints reports whether some rule allows access points.
+func (d *endpointRenderer) throughPoints() bool {
+	return slices.ContainsFunc(d.allowed, func(a *endpointRule) bool { return len(a.points) > 0 })
 }
 
 // deniedActions returns the actions that only what a deny rule lists needs, of
@@ -156,9 +167,11 @@ func (d *endpointRenderer) deniedBuckets(r *endpointRule) []string {
 // noteDeniedHosts notes a deny rule of hosts that speaks of S3.
 func (d *endpointRenderer) noteDeniedHosts(r *Rule) {
 	for _, pattern := range r.match.hosts {
-		if sample := strings.ReplaceAll(strings.ReplaceAll(pattern, "**", "sample"), "*", "sample"); isS3Name(sample) {
-			d.note(r, "deny the buckets: s3: {buckets: [NAME]}", "the deny rule %q is left out: IAM does not see by which host a bucket is reached", r.Name)
-			return
+		for _, fill := range [...][2]string{{"sample", "sample"}, {"us-east-1", "s3.us-east-1"}, {"s3", "s3.amazonaws.com"}} {
+			if isS3Name(strings.ReplaceAll(strings.ReplaceAll(pattern, "**", fill[1]), "*", fill[0])) {
+				d.note(r, "deny the buckets: s3: {buckets: [NAME]}", "the deny rule %q is left out: IAM does not see by which host a bucket is reached", r.Name)
+				return
+			}
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 const MaxEndpointPolicy = 20480
 
 // JSON returns the document in the most readable form that AWS takes, and
-// says what it had to give up for it, "" for nothing: first the white space,
+// with a final newline, and says what it had to give up for it, "" for
+// nothing: first the white space,
 // then the rules' own statements, put together where they say the same of
 // different buckets.
 func (p EndpointPolicy) JSON() (text []byte, lost string, err error) {
@@ -39,9 +40,6 @@ func encodeEndpoint(p EndpointPolicy, indent string) ([]byte, error) {
 	enc.SetIndent("", indent)
 	if err := enc.Encode(p); err != nil {
 		return nil, err
-	}
-	if indent == "" {
-		return bytes.TrimSpace(b.Bytes()), nil
 	}
 	return b.Bytes(), nil
 }
