@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/elazarl/goproxy"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -91,6 +92,7 @@ type httpConn struct {
 	plain     *plainConn // who serves it, until net/http does
 	requests  int
 	body      bool        // the request at hand has one
+	expects   bool        // its client waits to be asked for it
 	mu        sync.Mutex  // guards readBy, and the socket's read deadline with it
 	readBy    time.Time   // caps every read deadline that net/http sets; zero does not
 	hijacked  bool        // no longer net/http's
@@ -346,6 +348,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// which its sender may be holding back until it has the answer.
 		_ = http.NewResponseController(w).EnableFullDuplex() // only HTTP/2 lacks it
 	}
+	h.expects = httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue")
 	if r.Method == http.MethodConnect {
 		f.connect(w, r, h, start)
 		return
@@ -365,7 +368,8 @@ func (f *front) rescue() {
 
 // deny records the refusal and answers it. The connection is closed after a
 // refused CONNECT, over a limit, and where a body is on its way that nobody
-// is going to read; otherwise it may ask again.
+// is going to read, or was to be asked for (see exchangeWriter.WriteHeader);
+// otherwise it may ask again.
 func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal) {
 	ans := h.answerFor(a, r)
 	a.rec.HTTP.Status = ans.status
@@ -373,7 +377,7 @@ func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal)
 	if h.body {
 		h.hurry()
 	}
-	if h.body || a.rec.HTTP.Method == http.MethodConnect || h.c.over != overNothing {
+	if h.body || h.expects || a.rec.HTTP.Method == http.MethodConnect || h.c.over != overNothing {
 		w.Header().Set("Connection", "close")
 	}
 	ans.writeTo(w)

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/elazarl/goproxy"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -77,7 +76,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 	}
 	ex.writer = exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
-		expects: httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
+		expects: h.expects,
 	}
 	defer ex.finish()
 	f.carrier.ServeHTTP(&ex.writer, ex.outgoing(r))
@@ -215,6 +214,9 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	}
 	out.URL = &u
 	stripHopByHop(out.Header, ex.upgrade)
+	if ex.http.inspected != nil {
+		keepLength(out)
+	}
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // else the transport adds its own
 	}
@@ -336,6 +338,9 @@ func (ex *exchange) RoundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respo
 	a.rec.HTTP.Status = resp.StatusCode
 	stripHopByHop(resp.Header, resp.StatusCode == http.StatusSwitchingProtocols)
 	stripForged(resp.Header)
+	if ex.http.inspected != nil {
+		spellAsS3(resp.Header)
+	}
 	if _, ok := resp.Header["Content-Type"]; !ok {
 		resp.Header["Content-Type"] = nil // else net/http guesses one
 	}

@@ -16,6 +16,29 @@ type s3Error struct {
 	HostID    string `xml:"HostId"`
 }
 
+// keepLength makes a Content-Length of 0 go out as it came in: it may be signed,
+// and the transport leaves it out of requests that have no need of it.
+func keepLength(r *http.Request) {
+	switch r.Method {
+	case http.MethodPut, http.MethodPost, http.MethodPatch:
+		return // the transport sends it
+	}
+	if r.Body == http.NoBody && len(r.Header["Content-Length"]) > 0 {
+		r.Header["content-length"] = []string{"0"} // by its own name the transport drops it
+	}
+}
+
+// spellAsS3 gives S3's own fields the case in which S3 sends them, which
+// net/http changed: SDKs take the names of an object's metadata from it.
+func spellAsS3(h http.Header) {
+	for name, values := range h {
+		if strings.HasPrefix(name, "X-Amz-") {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
+}
+
 // answerFor words r for the client of h.
 func (h *httpConn) answerFor(a *attempt, r *refusal) answer {
 	if h.inspected != nil {

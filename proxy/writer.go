@@ -22,6 +22,7 @@ type exchangeWriter struct {
 	expects  bool // the client waits for 100 (Continue) before it sends its body
 
 	mu      sync.Mutex // guards the rest, and the writer until it is settled
+	asked   bool       // the client was sent 100 (Continue)
 	settled bool       // the final response, or none, has come
 	hints   int        // interim responses so far
 }
@@ -34,9 +35,10 @@ const maxInterim = 100
 // unknown, as its first piece may be long in coming. An answer that comes
 // before the request's body has ended is the connection's last: net/http
 // panics on going on behind a body that it had to read away by itself
-// (golang.org/issue/68560).
+// (golang.org/issue/68560). So is one to a client that was to be told 100
+// first: botocore takes the connection for spent, and sends nothing more on it.
 func (w *exchangeWriter) WriteHeader(code int) {
-	if b := w.ex.body; b != nil && !b.ended.Load() {
+	if b := w.ex.body; b != nil && !b.ended.Load() || w.expects && !w.asked {
 		w.Header().Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(code)
@@ -136,6 +138,7 @@ func (w *exchangeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // interim relays a 1xx response (RFC 9110, section 15.2) with its fields. 100
 // is not relayed: it makes the transport read the body, and that sends one.
+// Where there is no body to read, it is: some clients wait for it all the same.
 func (w *exchangeWriter) interim(code int, fields http.Header) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -145,7 +148,13 @@ func (w *exchangeWriter) interim(code int, fields http.Header) error {
 	if err := checkFields(fields); err != nil {
 		return err
 	}
-	if w.settled || !w.interims || code == http.StatusContinue {
+	if code == http.StatusContinue {
+		if w.ex.body == nil {
+			w.ask()
+		}
+		return nil
+	}
+	if w.settled || !w.interims {
 		return nil
 	}
 	h := w.Header()
@@ -163,7 +172,13 @@ func (w *exchangeWriter) interim(code int, fields http.Header) error {
 func (w *exchangeWriter) proceed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.expects && !w.settled {
+	w.ask()
+}
+
+// ask sends 100 (Continue) to a client that waits for it.
+func (w *exchangeWriter) ask() {
+	if w.expects && !w.asked && !w.settled {
+		w.asked = true
 		w.ResponseWriter.WriteHeader(http.StatusContinue)
 	}
 }
