@@ -1,0 +1,74 @@
+package integration
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// dataRule allows everything in the bucket that is ours, and reads it all.
+const dataRule = `
+  - name: data
+    resolves_to: [127.0.0.0/8]
+    s3: {buckets: [app-data, app.dotted], inspect: true, accounts: ["111122223333"]}
+`
+
+// everyWay does work on every way, in both styles of addressing, and requires
+// that each went as the direct one did: for the client, which is what work
+// returns, and for the server.
+func (s *inspectingWorld) everyWay(t *testing.T, work func(t *testing.T, way s3Way, style string) []string) {
+	t.Helper()
+	for _, style := range []string{"virtual", "path"} {
+		var lines, requests []string
+		for _, way := range s.ways {
+			t.Run(style+"/"+way.name, func(t *testing.T) {
+				s.take()
+				got := work(t, way, style)
+				seen := sorted(s.take())
+				if way.name == "direct" {
+					lines, requests = got, seen
+					t.Logf("%d lines, %d requests", len(lines), len(seen))
+					return
+				}
+				differ(t, "the client", lines, got)
+				differ(t, "the server", requests, seen)
+			})
+		}
+	}
+}
+
+// differ complains of what is not the same.
+func differ(t *testing.T, who string, want, got []string) {
+	t.Helper()
+	if slices.Equal(want, got) {
+		return
+	}
+	n := 0
+	for i := range max(len(want), len(got)) {
+		a, b := "nothing", "nothing"
+		if i < len(want) {
+			a = want[i]
+		}
+		if i < len(got) {
+			b = got[i]
+		}
+		if a != b {
+			t.Errorf("for %s, directly:\n%s\nby the proxy:\n%s", who, a, b)
+			if n++; n == 3 {
+				return
+			}
+		}
+	}
+}
+
+func TestS3Boto3(t *testing.T) {
+	t.Parallel()
+	python := needModule(t, "boto3")
+	s := newS3World(t, dataRule)
+	s.everyWay(t, func(t *testing.T, way s3Way, style string) []string {
+		t.Helper()
+		res := s.run(t, way, s.ours, command{path: python, args: []string{"testdata/clients/s3work.py", style, s3Data}})
+		res.succeeds(t)
+		return strings.Split(strings.TrimSpace(res.stdout), "\n")
+	})
+}

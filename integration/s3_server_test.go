@@ -1,0 +1,338 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base32"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+const (
+	s3Service = "s3.us-east-1.amazonaws.com"
+	s3Data    = "app-data" // the bucket that policies list
+	s3Other   = "other-data"
+	s3Dotted  = "app.dotted"
+	s3Ours    = "111122223333"
+	s3Theirs  = "444455556666"
+)
+
+// buildS3Server builds versitygw from its own module.
+var buildS3Server = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(built, "versitygw")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/versity/versitygw/cmd/versitygw")
+	cmd.Dir = "s3server"
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build versitygw: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// s3Key is an access key.
+type s3Key struct{ id, secret string }
+
+// newS3Key returns one whose id encodes its account, as AWS's do.
+func newS3Key(t *testing.T, prefix, account string) s3Key {
+	t.Helper()
+	n, err := strconv.ParseInt(account, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := big.NewInt(1<<47 | n<<7).FillBytes(make([]byte, 6))
+	k := s3Key{prefix + base32.StdEncoding.EncodeToString(append(b, "test"...)), "secret-of-" + account}
+	if got := policy.AccessKeyAccount(k.id); got != account {
+		t.Fatalf("%s is read as a key of %q", k.id, got)
+	}
+	return k
+}
+
+// s3Server is versitygw behind TLS that ends in the test: it checks signatures,
+// and the test has every byte that it was sent.
+type s3Server struct {
+	t            *testing.T
+	addr         string // of the TLS, port 443
+	backend      string
+	ours, theirs s3Key
+
+	mu    sync.Mutex // guards the rest
+	seen  []*s3Seen
+	conns int
+}
+
+// s3Seen is one request as the server got it.
+type s3Seen struct {
+	sni    string
+	conn   int // the connection's number
+	method string
+	target string
+	header http.Header
+	size   int64  // of the body, without its transfer coding
+	sum    string // SHA-256, likewise
+	whole  bool   // it came to its end
+}
+
+// s3Server starts one. It knows two accounts that may do all, and holds the
+// buckets.
+func (w *world) s3Server(buckets ...string) *s3Server {
+	w.t.Helper()
+	path, err := buildS3Server()
+	if err != nil {
+		missing(w.t, "versitygw: %v", err)
+	}
+	s := &s3Server{
+		t: w.t, addr: loopback(), backend: loopback() + ":7070",
+		ours: newS3Key(w.t, "ASIA", s3Ours), theirs: newS3Key(w.t, "AKIA", s3Theirs),
+	}
+	cert := w.certificate(s3Service, "*."+s3Service)
+	ln := listen(w.t, net.JoinHostPort(s.addr, "443"))
+	dir := filepath.Join(w.dir, "s3")
+	for _, d := range append([]string{"../meta", "../iam"}, buckets...) {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	users, err := json.Marshal(map[string]any{"accessAccounts": map[string]any{
+		s.theirs.id: map[string]any{"access": s.theirs.id, "secret": s.theirs.secret, "role": "admin"},
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	writeFile(w.t, filepath.Join(w.dir, "iam", "users.json"), string(users))
+	s.start(path, filepath.Join(w.dir, "iam"), filepath.Join(w.dir, "meta"), dir)
+	s.accept(politeListener{ln}, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
+	return s
+}
+
+func (s *s3Server) start(path, iam, meta, dir string) {
+	s.t.Helper()
+	cmd := exec.Command(path, "--port", s.backend, "--quiet", "--virtual-domain", s3Service,
+		"--access", s.ours.id, "--secret", s.ours.secret, "--iam-dir", iam, "posix", "--sidecar", meta, dir)
+	cmd.Env = bareEnv(dir)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+		if s.t.Failed() {
+			s.t.Logf("versitygw said:\n%s", said.String())
+		}
+	})
+	for deadline := time.Now().Add(patience); ; {
+		c, err := net.Dial("tcp", s.backend)
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-ended:
+			s.t.Fatalf("versitygw ended: %s", said.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("versitygw does not listen: %v", err)
+		}
+	}
+}
+
+func (s *s3Server) accept(ln net.Listener, cfg *tls.Config) {
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() { s.carry(c, tls.Server(c, cfg)) })
+		}
+	})
+	s.t.Cleanup(func() {
+		ln.Close()
+		conns.Wait()
+	})
+}
+
+// carry passes a connection's bytes on to versitygw and reads them on the way.
+func (s *s3Server) carry(raw net.Conn, client *tls.Conn) {
+	defer raw.Close()
+	s.mu.Lock()
+	s.conns++
+	n := s.conns
+	s.mu.Unlock()
+	_ = raw.SetDeadline(time.Now().Add(10 * patience))
+	if client.Handshake() != nil {
+		return
+	}
+	c, err := net.Dial("tcp", s.backend)
+	if err != nil {
+		s.t.Errorf("versitygw: %v", err)
+		return
+	}
+	server := c.(*net.TCPConn)
+	defer server.Close()
+	var back sync.WaitGroup
+	back.Go(func() {
+		_, _ = io.Copy(client, server)
+		_ = client.CloseWrite()
+	})
+	in := io.TeeReader(client, server)
+	s.read(bufio.NewReaderSize(in, 64<<10), n, client.ConnectionState().ServerName)
+	_, _ = io.Copy(io.Discard, in)
+	_ = server.CloseWrite()
+	back.Wait()
+}
+
+// read reads requests to the end of the connection.
+func (s *s3Server) read(in *bufio.Reader, conn int, sni string) {
+	for {
+		req, err := s.readHead(in)
+		if err != nil {
+			return
+		}
+		req.conn, req.sni = conn, sni
+		s.mu.Lock()
+		s.seen = append(s.seen, req)
+		s.mu.Unlock()
+		size, sum, err := readS3Body(in, req.header)
+		s.mu.Lock()
+		req.size, req.sum, req.whole = size, sum, err == nil
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *s3Server) readHead(in *bufio.Reader) (*s3Seen, error) {
+	text := textproto.NewReader(in)
+	line, err := text.ReadLine()
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(line, " ")
+	if len(parts) != 3 || parts[2] != "HTTP/1.1" {
+		s.t.Errorf("the S3 server was sent the request line %q", line)
+		return nil, io.ErrUnexpectedEOF
+	}
+	header, err := text.ReadMIMEHeader()
+	return &s3Seen{method: parts[0], target: parts[1], header: http.Header(header)}, err
+}
+
+func readS3Body(in *bufio.Reader, h http.Header) (int64, string, error) {
+	var body io.Reader = io.LimitReader(in, 0)
+	want := int64(0)
+	chunked := h.Get("Transfer-Encoding") == "chunked"
+	if chunked {
+		body = httputil.NewChunkedReader(in)
+	} else if text := h.Get("Content-Length"); text != "" {
+		var err error
+		if want, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return 0, "", err
+		}
+		body = io.LimitReader(in, want)
+	}
+	sum := sha256.New()
+	n, err := io.Copy(sum, body)
+	if err == nil && chunked {
+		_, err = textproto.NewReader(in).ReadMIMEHeader() // the trailer
+	} else if err == nil && n < want {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// take returns the requests since the last call. Every client has its answers
+// by then, so every request has been read.
+func (s *s3Server) take() []*s3Seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := s.seen
+	s.seen = nil
+	return seen
+}
+
+// untouched requires that no request came since the last take.
+func (s *s3Server) untouched(t *testing.T) {
+	t.Helper()
+	for _, r := range s.take() {
+		t.Errorf("the server was sent %s %s for %s", r.method, r.target, r.header.Get("Host"))
+	}
+}
+
+// Volatile parts of a request: what differs from one run to the next, whoever
+// carries it.
+var s3Volatile = []struct {
+	in   *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`Signature=[0-9a-f]{64}`), "Signature=S"},
+	{regexp.MustCompile(`\b20\d{6}T\d{6}Z`), "TIME"},
+	{regexp.MustCompile(`\b20\d{6}(/|%2F)`), "DATE$1"},
+	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UUID"},
+	{regexp.MustCompile(`uploadId=[^& ]+`), "uploadId=U"},
+	{regexp.MustCompile(`ttl=TIME; `), ""}, // botocore's guess, from its read timeout and clock
+}
+
+// String is the request without what is volatile, or a hop's own affair.
+func (r *s3Seen) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", r.method, r.target)
+	var lines []string
+	for name, values := range r.header {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Connection":
+			continue
+		}
+		for _, v := range values {
+			lines = append(lines, "  "+name+": "+v)
+		}
+	}
+	slices.Sort(lines)
+	b.WriteString(strings.Join(lines, "\n"))
+	fmt.Fprintf(&b, "\n  body: %d %s, whole: %v\n", r.size, r.sum, r.whole)
+	text := b.String()
+	for _, v := range s3Volatile {
+		text = v.in.ReplaceAllString(text, v.with)
+	}
+	return text
+}
+
+// sorted is requests as texts, in an order that does not depend on which
+// connection was faster.
+func sorted(seen []*s3Seen) []string {
+	texts := make([]string, len(seen))
+	for i, r := range seen {
+		texts[i] = r.String()
+	}
+	slices.Sort(texts)
+	return texts
+}
