@@ -94,6 +94,7 @@ func homes() []home {
 		{"github.com/inconshreveable/go-vhost", []string{"proxy/sni.go"}},
 		{"github.com/miekg/dns", []string{"proxy/resolve/", "proxy/proxytest/"}},
 		{"github.com/oklog/ulid/v2", []string{"logging/flow/"}},
+		{"github.com/pires/go-proxyproto", []string{"proxy/proxyheader.go"}},
 		{"github.com/prometheus", []string{"logging/metrics/"}},
 		{"github.com/rogpeppe/go-internal", nil},
 		{"github.com/rs/zerolog", []string{"cmd/", "console/", "logging/", "proxy/"}},

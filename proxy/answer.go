@@ -52,6 +52,9 @@ func answerFor(a *attempt, r *refusal) answer {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Proxy-Status", fmt.Sprintf(`%s; error=%s; details="%s"`, proxyName, kind, details(a, r)))
+	if status == http.StatusProxyAuthRequired {
+		h.Set("Proxy-Authenticate", `Basic realm="`+proxyName+`", charset="UTF-8"`) // RFC 7617, section 2
+	}
 	if r.outcome == flow.Outcome(policy.ReasonLimit) {
 		h.Set("Retry-After", "1")
 	}

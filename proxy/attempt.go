@@ -31,9 +31,11 @@ func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
 			Via:      via,
 			Listener: c.local,
 			Client:   c.remote,
+
+			Principal: c.source.Principal, VPCEndpoint: c.source.VPCEndpoint, Task: c.source.Task,
 		},
 		query: policy.Query{
-			Source: policy.Source{Addr: c.remote.Addr()},
+			Source: c.source,
 			Via:    via,
 		},
 	}

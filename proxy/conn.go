@@ -36,9 +36,12 @@ func (b *sniffBuffers) get() *[sniffSize]byte {
 // conn is an accepted connection, from accept until release.
 type conn struct {
 	s             *Server
+	listener      *ListenerConfig
 	tcp           *net.TCPConn
 	local, remote netip.AddrPort
 	accepted      time.Time
+	source        policy.Source // who is calling; a tunnel's principal, too, once it has proven itself
+	counted       netip.Addr    // by admission
 	over          over
 	releaseOnce   sync.Once
 }
@@ -49,8 +52,15 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 	defer c.rescue()
 	buf := s.sniffed.get()
 	defer s.sniffed.pool.Put(buf) // whoever keeps what it holds beyond this call has copied it
-	first := c.sniff(buf[:])
+	first, err := c.readProxyHeader(buf[:])
+	if len(first) > 0 {
+		c.identify(ctx)
+	}
 	switch {
+	case err != nil:
+		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
+		a.refuse(denial(policy.ReasonUnknownSource, err))
+		c.release()
 	case len(first) == 0:
 		// A health check, or a client that changed its mind: no attempt was
 		// made to reach anything, so there is nothing to record.
@@ -64,6 +74,16 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 		a.refuse(denial(policy.ReasonNotTLS, fmt.Errorf("neither TLS nor HTTP: the first byte is 0x%02x", first[0])))
 		c.release()
 	}
+}
+
+// identify learns who is calling, as far as anybody knows.
+func (c *conn) identify(ctx context.Context) {
+	if c.s.deps.Identifier == nil {
+		return
+	}
+	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.s.cfg.Timeouts.Hello))
+	defer cancel()
+	c.source = c.s.deps.Identifier.Identify(ctx, c.source)
 }
 
 // sniff reads the first bytes into buf, none if the client sends none in time.
@@ -150,7 +170,7 @@ func (c *conn) release() {
 	c.releaseOnce.Do(func() {
 		c.tcp.Close() //nolint:errcheck // the connection is over either way
 		c.s.live.removeConn(c)
-		c.s.admission.leave(c.remote.Addr())
+		c.s.admission.leave(c.counted)
 		c.s.work.Done()
 	})
 }

@@ -113,6 +113,10 @@ func (f *front) admitConnect(a *attempt, r *http.Request, h *httpConn) *refusal 
 		return &refusal{outcome: flow.OutcomeHTTPRequestError, err: errors.New("CONNECT with a body")}
 	}
 	a.aim(host, port, policy.ProtocolUnknown)
+	if refused := a.authenticate(r); refused != nil {
+		return refused
+	}
+	h.c.source.Principal = a.query.Source.Principal // of all that the tunnel carries
 	return a.decide()
 }
 

@@ -108,6 +108,11 @@ func (f *front) admitExchange(a *attempt, r *http.Request, h *httpConn) *refusal
 	}
 	a.rec.HTTP.Path = r.URL.EscapedPath()
 	a.aim(host, port, policy.ProtocolHTTP)
+	if h.pinned == nil {
+		if refused := a.authenticate(r); refused != nil {
+			return refused
+		}
+	}
 	if p := h.pinned; p != nil {
 		a.query.Via, a.rec.Via = policy.ViaConnect, policy.ViaConnect
 		if host != p.host || port != p.port {

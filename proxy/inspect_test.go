@@ -204,7 +204,7 @@ func TestInspectRefuses(t *testing.T) {
 		"a foreign source":    {"PUT", testBucketHost, "/k", nil, []string{"X-Amz-Copy-Source", "/evil/k"}, policy.ReasonS3Bucket},
 	} {
 		t.Run(name, func(t *testing.T) {
-				resp, body := s.ask(s.client(testBucketHost), tt.method, tt.host, tt.target, tt.body, tt.fields...)
+			resp, body := s.ask(s.client(testBucketHost), tt.method, tt.host, tt.target, tt.body, tt.fields...)
 			var e s3Error
 			if err := xml.Unmarshal([]byte(body), &e); err != nil || e.Code != "AccessDenied" || resp.StatusCode != http.StatusForbidden || !strings.Contains(e.Message, string(tt.reason)) {
 				t.Errorf("%s %q, %v", resp.Status, body, err)

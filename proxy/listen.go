@@ -19,7 +19,7 @@ const overLimitReserve = 64
 
 // accept accepts on ln until it is closed. A failing accept (descriptors
 // exhausted) is retried with growing pauses: the process must outlive it.
-func (s *Server) accept(ctx context.Context, ln *net.TCPListener) {
+func (s *Server) accept(ctx context.Context, ln *net.TCPListener, cfg *ListenerConfig) {
 	var pause time.Duration
 	for {
 		tcp, err := ln.AcceptTCP()
@@ -37,20 +37,24 @@ func (s *Server) accept(ctx context.Context, ln *net.TCPListener) {
 			continue
 		}
 		pause = 0
-		s.take(ctx, tcp)
+		s.take(ctx, tcp, cfg)
 	}
 }
 
 // take admits one accepted connection and starts its goroutine.
-func (s *Server) take(ctx context.Context, tcp *net.TCPConn) {
+func (s *Server) take(ctx context.Context, tcp *net.TCPConn, cfg *ListenerConfig) {
 	c := &conn{
-		s: s, tcp: tcp, accepted: time.Now(),
+		s: s, listener: cfg, tcp: tcp, accepted: time.Now(),
 		local: addrPortOf(tcp.LocalAddr()), remote: addrPortOf(tcp.RemoteAddr()),
 	}
-	c.over = s.admission.enter(c.remote.Addr())
+	c.source.Addr = c.remote.Addr()
+	if !cfg.trusts(c.source.Addr) { // a balancer is none of its clients
+		c.counted = c.source.Addr
+	}
+	c.over = s.admission.enter(c.counted)
 	if c.over == overHard {
 		abort(tcp)
-		s.admission.leave(c.remote.Addr())
+		s.admission.leave(c.counted)
 		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
 		a.refuse(denial(policy.ReasonLimit, errors.New("too many connections, even to say so")))
 		return
@@ -83,19 +87,40 @@ func newAdmission(l Limits) *admission {
 	return &admission{limits: l, sources: make(map[netip.Addr]int)}
 }
 
-// enter counts a connection and says which limit it exceeds. Each enter is
-// matched by one leave, whatever it said.
+// enter counts a connection and says which limit it exceeds. The zero source
+// is one that is not known yet. Each enter is matched by one leave, whatever it
+// said.
 func (a *admission) enter(source netip.Addr) over {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counts.Accepted++
 	a.counts.Active++
-	a.sources[source]++
+	return a.countLocked(source)
+}
+
+// move counts a connection for another source from now on.
+func (a *admission) move(from, to netip.Addr) over {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forgetLocked(from)
+	return a.countLocked(to)
+}
+
+func (a *admission) countLocked(source netip.Addr) over {
+	if source.IsValid() {
+		a.sources[source]++
+	}
 	o := a.limits.exceeded(a.counts.Active, a.sources[source])
 	if o != overNothing {
 		a.counts.Refused++
 	}
 	return o
+}
+
+func (a *admission) forgetLocked(source netip.Addr) {
+	if a.sources[source]--; a.sources[source] <= 0 {
+		delete(a.sources, source)
+	}
 }
 
 // exceeded says which limit is exceeded with so many connections in all and
@@ -117,9 +142,7 @@ func (a *admission) leave(source netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counts.Active--
-	if a.sources[source]--; a.sources[source] <= 0 {
-		delete(a.sources, source)
-	}
+	a.forgetLocked(source)
 }
 
 func (a *admission) snapshot() Counts {

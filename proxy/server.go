@@ -43,13 +43,23 @@ type Config struct {
 type ListenerConfig struct {
 	// Address is "host:port" or ":port" (every address, IPv4 and IPv6).
 	Address string
+	// ProxyProtocol says whether connections begin with a PROXY header, and
+	// ProxyFrom from which addresses one is believed.
+	ProxyProtocol ProxyProtocol
+	ProxyFrom     []netip.Prefix
 }
 
-// Deps are the parts that a [Server] is handed. All are required but Log.
+// Deps are the parts that a [Server] is handed. All are required but Log,
+// Identifier and Authenticator.
 type Deps struct {
 	Decider  Decider
 	Resolver Resolver
 	Recorder Recorder
+	// Identifier tells who is behind an address; nil: nobody knows.
+	Identifier Identifier
+	// Authenticator checks proxy credentials; nil: they are neither asked for
+	// nor looked at.
+	Authenticator Authenticator
 	// NewID makes a flow's ID.
 	NewID func() string
 	// Log receives what an operator should hear; never one line a connection.
@@ -155,8 +165,8 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.front.base = connCtx
-	for _, ln := range s.listeners {
-		loops.Go(func() { s.accept(connCtx, ln) })
+	for i, ln := range s.listeners {
+		loops.Go(func() { s.accept(connCtx, ln, &s.cfg.Listeners[i]) })
 	}
 	loops.Go(func() { s.front.serve(connCtx) })
 	loops.Go(func() { s.sweep(connCtx) })

@@ -1,0 +1,35 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+const proxyAuthorization = "Proxy-Authorization"
+
+// authenticate learns whom the sender of r proves to be (RFC 9110, section
+// 11.7). Without credentials that is nobody, and the policy says whether it
+// matters; with wrong ones the attempt ends here. They go no further than this.
+func (a *attempt) authenticate(r *http.Request) *refusal {
+	given := r.Header[proxyAuthorization]
+	delete(r.Header, proxyAuthorization)
+	if len(given) == 0 || a.s.deps.Authenticator == nil {
+		return nil
+	}
+	if len(given) > 1 {
+		return denial(policy.ReasonCredentials, errors.New("proxy credentials are sent twice"))
+	}
+	user, password, ok := (&http.Request{Header: http.Header{"Authorization": given}}).BasicAuth()
+	if !ok {
+		return denial(policy.ReasonCredentials, errors.New("the proxy credentials are not of the Basic scheme (RFC 7617)"))
+	}
+	principal := a.s.deps.Authenticator.Authenticate(r.Context(), a.query.Source, user, password)
+	if principal == "" {
+		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials of %.64q are not accepted", user))
+	}
+	a.query.Source.Principal, a.rec.Principal = principal, principal
+	return nil
+}
