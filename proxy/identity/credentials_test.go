@@ -1,0 +1,90 @@
+package identity
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+const secret = "0123456789abcdef"
+
+func credentials(t *testing.T) *Credentials {
+	t.Helper()
+	c := NewCredentials()
+	if err := c.Set(map[string][]byte{"payments": []byte(secret), "billing": []byte(secret + "2")}); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func from(addr string) policy.Source { return policy.Source{Addr: netip.MustParseAddr(addr)} }
+
+func TestCredentials(t *testing.T) {
+	for name, tt := range map[string]struct{ user, password, want string }{
+		"right":               {"payments", secret, "payments"},
+		"another's":           {"payments", secret + "2", ""},
+		"the beginning":       {"payments", secret[:15], ""},
+		"more than it":        {"payments", secret + "0", ""},
+		"none":                {"payments", "", ""},
+		"nobody":              {"nobody", secret, ""},
+		"nobody with nothing": {"", "", ""},
+		"another case":        {"Payments", secret, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := credentials(t).Authenticate(t.Context(), from("10.0.0.1"), tt.user, tt.password); got != tt.want {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+func TestCredentialsThrottle(t *testing.T) {
+	c := credentials(t)
+	now := time.Unix(1e9, 0)
+	c.now = func() time.Time { return now }
+	try := func(addr, user, password string) bool {
+		return c.Authenticate(t.Context(), from(addr), user, password) == user
+	}
+	for range failuresAllowed {
+		try("10.0.0.1", "payments", "wrong")
+	}
+	if try("10.0.0.1", "payments", secret) {
+		t.Error("it may go on guessing")
+	}
+	if !try("10.0.0.1", "billing", secret+"2") || !try("10.0.0.2", "payments", secret) {
+		t.Error("others are made to wait")
+	}
+	if now = now.Add(failureForgotten + time.Second); !try("10.0.0.1", "payments", secret) {
+		t.Error("it is never forgiven")
+	}
+	for i := range 3 * failuresKept {
+		try("10.0.0.3", fmt.Sprint(i), "wrong")
+	}
+	if n := len(c.failures); n > failuresKept {
+		t.Errorf("%d failures are kept", n)
+	}
+}
+
+func TestCredentialsSet(t *testing.T) {
+	for name, tt := range map[string]struct{ user, secret, says string }{
+		"short":   {"payments", "short", "openssl rand"},
+		"colon":   {"a:b", secret, "no colon"},
+		"no name": {"", secret, "name"},
+		"line":    {"a\nb", secret, "printable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := credentials(t)
+			err := c.Set(map[string][]byte{tt.user: []byte(tt.secret)})
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v", err)
+			}
+			if c.Authenticate(t.Context(), from("10.0.0.1"), "payments", secret) != "payments" {
+				t.Error("the ones in force are gone")
+			}
+		})
+	}
+}
