@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -61,14 +63,45 @@ func differ(t *testing.T, who string, want, got []string) {
 	}
 }
 
+// programLines runs a program that prints a line for each step.
+func (s *inspectingWorld) programLines(t *testing.T, way s3Way, c command) []string {
+	t.Helper()
+	res := s.run(t, way, s.ours, c)
+	res.succeeds(t)
+	return strings.Split(strings.TrimSpace(res.stdout), "\n")
+}
+
 func TestS3Boto3(t *testing.T) {
 	t.Parallel()
 	python := needModule(t, "boto3")
-	s := newS3World(t, dataRule)
+	s := newS3World(t, false, dataRule)
 	s.everyWay(t, func(t *testing.T, way s3Way, style string) []string {
 		t.Helper()
-		res := s.run(t, way, s.ours, command{path: python, args: []string{"testdata/clients/s3work.py", style, s3Data}})
-		res.succeeds(t)
-		return strings.Split(strings.TrimSpace(res.stdout), "\n")
+		return s.programLines(t, way, command{path: python, args: []string{"testdata/clients/s3work.py", style, s3Data}})
+	})
+}
+
+// nodeModules is where the packages of the Node clients are.
+func nodeModules(t *testing.T, module string) string {
+	t.Helper()
+	modules, err := filepath.Abs("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(modules, "node_modules", module)); err != nil {
+		missing(t, "npm ci --prefix integration/node: %v", err)
+	}
+	return modules
+}
+
+func TestS3Node(t *testing.T) {
+	t.Parallel()
+	node, modules := need(t, "node"), nodeModules(t, "@aws-sdk/client-s3")
+	s := newS3World(t, false, dataRule)
+	s.everyWay(t, func(t *testing.T, way s3Way, style string) []string {
+		t.Helper()
+		return s.programLines(t, way, command{
+			path: node, args: []string{"testdata/clients/s3work.mjs", style, s3Data}, env: []string{"CLIENTS_MODULES=" + modules},
+		})
 	})
 }

@@ -25,8 +25,8 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// inspectingWorld is a world with an S3 server, and a proxy that inspects what goes to
-// it.
+// inspectingWorld is a world with an S3 server, and a proxy that inspects what
+// goes to it.
 type inspectingWorld struct {
 	*world
 	*s3Server
@@ -51,10 +51,10 @@ func s3Names() []string {
 }
 
 // newS3World starts everything, with the proxy under rules.
-func newS3World(t *testing.T, rules string, opts ...func(*rigConfig)) *inspectingWorld {
+func newS3World(t *testing.T, keepAlive bool, rules string, opts ...func(*rigConfig)) *inspectingWorld {
 	t.Helper()
 	w := newWorld(t)
-	s := &inspectingWorld{world: w, s3Server: w.s3Server(s3Data, s3Other, s3Dotted)}
+	s := &inspectingWorld{world: w, s3Server: w.s3Server(keepAlive, s3Data, s3Other, s3Dotted)}
 	for _, name := range s3Names() {
 		w.name(name, s.addr)
 	}
