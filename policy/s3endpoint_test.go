@@ -556,7 +556,7 @@ func TestEndpointNeverWidens(t *testing.T) {
 }
 
 // endpointCase is a policy, what a note on it says, and what the document
-// allows: "ACTION RESOURCE [ACCOUNT [ORG]]", "!" before what it must not.
+// allows: "ACTION RESOURCE [ACCOUNT [ORG [ACL]]]", "!" before what it must not.
 type endpointCase struct {
 	name, rules string
 	endpoint    S3Endpoint
@@ -644,6 +644,22 @@ func endpointCases() []endpointCase {
 			notes: []string{`DeleteObject of the deny rule "no" is left out`}, asks: []string{"s3:DeleteObject acme/k 029608264753"},
 		},
 		{
+			name: "a deny that others share by version", rules: "  - {name: a, s3: {buckets: [acme], inspect: true, operations: [HeadObject, SelectObjectContent]}}\n  - {name: no, action: deny, s3: {buckets: [acme], inspect: true, operations: [HeadObject]}}\n",
+			notes: []string{`HeadObject of the deny rule "no" is left out`}, asks: []string{"s3:GetObject acme/k 029608264753", "!s3:GetObjectVersion acme/k 029608264753"},
+		},
+		{
+			name: "a deny of ACLs", rules: "  - {name: a, s3: {buckets: [acme], inspect: true, operations: [PutObject, PutObjectAcl]}}\n  - {name: no, action: deny, s3: {buckets: [acme], inspect: true, operations: [PutObjectAcl]}}\n",
+			asks: []string{"s3:PutObject acme/k 1", "!s3:PutObjectAcl acme/k 1", "s3:PutObjectAcl acme/k 1 o-x private", "!s3:PutObjectAcl acme/k 1 o-x public-read"},
+		},
+		{
+			name: "a copy's tags", rules: "  - {name: to, s3: {buckets: [acme], inspect: true, operations: [CopyObject]}}\n  - {name: from, s3: {buckets: [source], inspect: true, operations: [GetObject]}}\n",
+			asks: []string{"s3:GetObjectTagging source/k 1", "s3:PutObjectTagging acme/k 1", "!s3:GetObjectTagging acme/k 1", "!s3:GetObject source/k"},
+		},
+		{
+			name: "operations of buckets alone", rules: "  - {name: a, s3: {buckets: [\"*-111122223333-us-east-1-an\"], inspect: true, operations: [GetBucketTagging]}}\n",
+			asks: []string{"!s3:GetBucketTagging evil/x-111122223333-us-east-1-an/k 1"},
+		},
+		{
 			name: "a deny by a glob's tail", rules: "  - {name: a, s3: {buckets: [acme-secret, acme]}}\n  - {name: no, action: deny, s3: {buckets: [\"*-secret\"]}}\n",
 			asks: []string{"!s3:GetObject acme-secret/k", "s3:GetObject acme/x-secret"},
 		},
@@ -677,7 +693,7 @@ func TestEndpointCases(t *testing.T) {
 }
 
 func endpointAsk(text string) iamRequest {
-	f := append(strings.Fields(text), "", "")
+	f := append(strings.Fields(text), "", "", "")
 	q := iamRequest{f[0], f[1], map[string]string{}}
 	if !strings.HasPrefix(q.resource, "arn:") {
 		q.resource = "arn:aws:s3:::" + q.resource
@@ -687,6 +703,9 @@ func endpointAsk(text string) iamRequest {
 	}
 	if f[3] != "" {
 		q.context["aws:ResourceOrgID"] = f[3]
+	}
+	if f[4] != "" {
+		q.context["s3:x-amz-acl"] = f[4]
 	}
 	return q
 }
@@ -741,7 +760,7 @@ func TestEndpointSize(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("version: 1\nrules:\n")
 		for i := range n {
-			fmt.Fprintf(&b, "  - {name: rule-%d, s3: {buckets: [bucket-number-%d]}}\n", i, i)
+			fmt.Fprintf(&b, "  - {name: rule-%d, s3: {buckets: [bucket-number-%d]%s}}\n", i, i, []string{"", ", inspect: true, operations: [GetObject]", ", inspect: true, operations: [GetObject], anonymous: allow"}[i%3])
 		}
 		document, _, err := mustLoad(t, b.String()).RenderS3Endpoint(S3Endpoint{})
 		if err != nil {
@@ -758,8 +777,10 @@ func TestEndpointSize(t *testing.T) {
 		shapes[lost[:min(len(lost), 30)]] = true
 		d := parseIAM(t, text)
 		for i := range n {
-			if !d.allows(endpointAsk(fmt.Sprintf("s3:GetObject bucket-number-%d/k", i))) {
-				t.Fatalf("%d rules: bucket %d is lost", n, i)
+			for ask, want := range map[string]bool{"s3:GetObject %s 1": true, "s3:GetObject %s": i%3 != 1, "s3:PutObject %s 1": i%3 == 0} {
+				if got := d.allows(endpointAsk(fmt.Sprintf(ask, fmt.Sprintf("bucket-number-%d/k", i)))); got != want {
+					t.Fatalf("%d rules: bucket %d, %s: %v", n, i, ask, got)
+				}
 			}
 		}
 		if d.allows(endpointAsk(fmt.Sprintf("s3:GetObject bucket-number-%d/k", n))) {

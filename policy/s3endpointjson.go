@@ -66,14 +66,14 @@ func (p EndpointPolicy) merged() EndpointPolicy {
 	return short
 }
 
-// uncovered sorts resources and leaves out those that a resource which ends in
-// its only `*` covers.
+// uncovered sorts resources and leaves out those that another which ends in `*`
+// covers.
 func uncovered(resources []string) []string {
 	var all []string
 	for _, r := range slices.Compact(slices.Sorted(slices.Values(resources))) {
 		covered := slices.ContainsFunc(resources, func(other string) bool {
 			head, ok := strings.CutSuffix(other, "*")
-			return ok && other != r && !strings.Contains(head, "*") && strings.HasPrefix(r, head)
+			return ok && other != r && strings.HasPrefix(r, head)
 		})
 		if !covered {
 			all = append(all, r)
