@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -24,6 +23,16 @@ import (
 //	    method: PUT              # a whole request, for rules that inspect
 //	    headers: {Authorization: "AWS4-HMAC-SHA256 Credential=…"}
 //	    expect: deny
+//	  - name: a task of the payments service, that has proven a principal
+//	    from: 10.0.16.7
+//	    service: prod/payments-api   # CLUSTER/SERVICE, or CLUSTER/ for none
+//	    family: payments:12          # FAMILY or FAMILY:REVISION
+//	    tags: {team: payments}
+//	    principal: payments
+//	    vpc_endpoint: vpce-0a1b2c3d4e5f60718
+//	    to: https://registry-1.docker.io
+//	    expect: allow
+//	  - {name: a stranger, unidentified: true, to: "https://registry-1.docker.io", expect: deny, reason: unknown_source}
 //
 // A target is written as [ParseTarget] reads it. report means an attempt that
 // only report mode lets through. A case that does not say when it is asked is
@@ -105,16 +114,23 @@ func (r *reader) cases(n *yaml.Node, c *Cases) {
 	}
 }
 
+func caseKeys() []string {
+	return []string{
+		"name", "from", "vpc_endpoint", "principal", "service", "family", "tags", "unidentified",
+		"to", "method", "headers", "at", "expect", "rule", "reason",
+	}
+}
+
 func (r *reader) readCase(n *yaml.Node) Case {
 	c := Case{Pos: r.pos(n)}
 	before := r.faults()
 	var to, method, headers *yaml.Node
-	for key, value := range r.fields(n, "a case", []string{"name", "from", "to", "method", "headers", "at", "expect", "rule", "reason"}) {
+	for key, value := range r.fields(n, "a case", caseKeys()) {
 		switch key.Value {
 		case "name":
 			c.Name, _ = r.text(value, "name")
-		case "from":
-			c.Query.Source.Addr = r.address(value, "from")
+		case "from", "vpc_endpoint", "principal", "service", "family", "tags", "unidentified":
+			r.readCaller(&c.Query.Source, key.Value, value)
 		case "to":
 			to = value
 		case "method":
@@ -146,17 +162,35 @@ func (r *reader) readCase(n *yaml.Node) Case {
 	return c
 }
 
-func (r *reader) address(n *yaml.Node, what string) netip.Addr {
-	text, ok := r.text(n, what)
-	if !ok {
-		return netip.Addr{}
+// readCaller reads a key that says who calls.
+func (r *reader) readCaller(s *Source, key string, n *yaml.Node) {
+	switch {
+	case key == "unidentified":
+		s.Unidentified = r.boolean(n, key)
+	case key == "tags" && n.Kind != yaml.MappingNode:
+		r.fail(n, "write tags: {team: payments}", "tags must be a mapping, not %s", kindOf(n))
+	case key == "tags":
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			value := n.Content[i+1]
+			if text, ok := r.text(value, "a tag's value"); ok {
+				r.refuse(value, s.tag(n.Content[i].Value, text))
+			}
+		}
+	default:
+		if text, ok := r.text(n, key); ok {
+			r.refuse(n, s.set(key, text))
+		}
 	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" {
-		r.fail(n, "write one address, like 10.0.16.7", "%s is not an address: %q", what, text)
-		return netip.Addr{}
+	if s.Task != nil && s.Unidentified {
+		r.fail(n, "leave unidentified out", "the caller's task is given, so it is identified")
 	}
-	return a.Unmap()
+}
+
+// refuse reports what is wrong with a scalar, unless it is nil.
+func (r *reader) refuse(n *yaml.Node, err *patternError) {
+	if err != nil {
+		r.failIn(n, err.offset, err.hint, "%s", err.message)
+	}
 }
 
 // destination reads where a case goes, and what it asks there.
@@ -216,7 +250,7 @@ func (r *reader) request(c *Case, to, method, headers *yaml.Node) string {
 func reasonWords() []string {
 	return []string{
 		string(ReasonRule), string(ReasonDenyRule), string(ReasonNoRule),
-		string(ReasonIPLiteral), string(ReasonNameMismatch),
+		string(ReasonIPLiteral), string(ReasonNameMismatch), string(ReasonUnknownSource), string(ReasonCredentials),
 		string(ReasonS3Bucket), string(ReasonS3Opaque), string(ReasonS3Operation), string(ReasonS3Account),
 	}
 }

@@ -62,7 +62,7 @@ func TestCasesRefused(t *testing.T) {
 		{"no-to", "version: 1\ncases: [{name: x, expect: allow}]", `2:9: the case "x" lacks the key "to"`},
 		{"no-expect", "version: 1\ncases: [{to: a.example}]", `2:9: the case lacks the key "expect"`},
 		{"expect", "version: 1\ncases: [{to: a.example, expect: yes}]", `2:33: expect must be allow, deny or report, not "yes"`},
-		{"reason", "version: 1\ncases: [{to: a.example, expect: deny, reason: ech}]", "2:47: reason must be rule, deny_rule, no_rule, ip_literal, name_mismatch, s3_bucket, s3_opaque, s3_operation or s3_account, not \"ech\""},
+		{"reason", "version: 1\ncases: [{to: a.example, expect: deny, reason: ech}]", "2:47: reason must be rule, deny_rule, no_rule, ip_literal, name_mismatch, unknown_source, credentials, s3_bucket, s3_opaque, s3_operation or s3_account, not \"ech\""},
 		{"from", "version: 1\ncases: [{from: 10.0.0.0/8, to: a.example, expect: deny}, {from: [], to: a.example, expect: deny}]", "2:16: from is not an address: \"10.0.0.0/8\"\ncases.yaml:2:65: from must be text, not a list"},
 		{"to", "version: 1\ncases: [{to: \"ftp://a\", expect: deny}, {to: 1, expect: deny}]", "2:14: target \"ftp://a\": unknown scheme \"ftp\": write https://, http:// or tcp://\ncases.yaml:2:45: to must be text, not a number"},
 		{"at", "version: 1\ncases: [{to: a.example, expect: deny, at: today}]", "2:43: at must be a date and time with a zone (RFC 3339)"},

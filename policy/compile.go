@@ -25,7 +25,8 @@ type Text struct {
 // order; a name may be used once in all of them. When documents state
 // different modes, enforce wins; of two learning windows, the one that closes
 // first. A document that states no mode leaves it to the others, and when none
-// does it is enforce.
+// does it is enforce. Of two words on unknown_source, deny wins; where there is
+// none it is deny if any source has an ecs condition, and else allow.
 func Load(documents ...Text) (*Policy, error) {
 	c := &compiler{
 		policy:  &Policy{version: versionOf(documents)},
@@ -49,6 +50,7 @@ func Load(documents ...Text) (*Policy, error) {
 			c.source(d.reader, &d.sources[i])
 		}
 	}
+	c.unknown(all)
 	for _, d := range all {
 		for i := range d.rules {
 			c.rule(d.reader, &d.rules[i])
@@ -104,27 +106,6 @@ func (c *compiler) merge(all []*document) {
 func (c *compiler) lapses(s standing, whose string) {
 	if !s.until.IsZero() {
 		c.policy.lapses = append(c.policy.lapses, lapse{s.at, s.until, whose})
-	}
-}
-
-func (c *compiler) source(r *reader, text *sourceText) {
-	if text.name == "" {
-		return
-	}
-	id := int32(len(c.policy.sources))
-	if first, taken := c.sources[text.name]; taken {
-		r.fail(text.node, "give it another name, or list its cidrs there", "the source %q is defined twice, first at %s", text.name, c.policy.sources[first].pos)
-		return
-	}
-	c.sources[text.name] = id
-	s := source{name: text.name, standing: text.standing, pos: r.pos(text.node)}
-	for _, p := range text.prefixes {
-		s.prefixes.add(p, id)
-		c.policy.callers.add(p, id)
-	}
-	c.policy.sources = append(c.policy.sources, s)
-	if s.standing != nil {
-		c.lapses(*s.standing, fmt.Sprintf("source %q", s.name))
 	}
 }
 

@@ -18,18 +18,13 @@ type Policy struct {
 	buckets     nameIndex
 	accessPoint nameIndex
 	shared      shares
-	callers     prefixTable // prefix to sources
-	warnings    []Warning
-	notes       []Warning
-	lapses      []lapse
-}
-
-// source is a compiled entry of sources.
-type source struct {
-	name     string
-	prefixes prefixTable
-	standing *standing // nil when it states no mode
-	pos      Pos
+	callers     callerIndex
+	// unknownDenied means that callers who are not known are denied.
+	unknownDenied bool
+	principals    bool // some source asks for one
+	warnings      []Warning
+	notes         []Warning
+	lapses        []lapse
 }
 
 // ruleMatch is what a rule asks of a query besides its destination. Its zero
@@ -61,17 +56,19 @@ const (
 
 // search is one run of Decide.
 type search struct {
-	policy   *Policy
-	source   netip.Addr
-	port     uint16
-	protocol Protocol // ProtocolUnknown fits all
-	s3       S3Ref
-	inPath   bool  // the host leaves the bucket to the path
-	asks     asks  // what is asked of S3, the zero value before inspection
-	inspect  bool  // some rule must see the requests before it can say
-	closest  miss  // by how little the best allow rule missed a call
-	deny     int32 // the first deny rule that fits, -1 for none
-	allow    int32 // the allow rule that governs, -1 for none
+	policy    *Policy
+	caller    caller
+	port      uint16
+	protocol  Protocol // ProtocolUnknown fits all
+	s3        S3Ref
+	inPath    bool  // the host leaves the bucket to the path
+	asks      asks  // what is asked of S3, the zero value before inspection
+	inspect   bool  // some rule must see the requests before it can say
+	asksProof bool  // whether a principal would help is worth finding out
+	proof     bool  // it would: some allow rule fits but for it
+	closest   miss  // by how little the best allow rule missed a call
+	deny      int32 // the first deny rule that fits, -1 for none
+	allow     int32 // the allow rule that governs, -1 for none
 	// While the protocol is not known, the first deny rules that fit one
 	// protocol only.
 	denyTLS, denyHTTP int32
@@ -92,6 +89,11 @@ type search struct {
 // bucket is the call's own, and a copy is allowed when some rule allows
 // GetObject of its source, too.
 //
+// Whoever the policy's unknown_source denies is denied with that reason, before
+// any rule. A caller that nothing allows, but that would be if it proved to be
+// one of a source's principals, is asked for credentials where it can present
+// them ([ViaConnect] and [ViaHTTP]).
+//
 // In report mode a denial becomes an allow that keeps the denial's reason and
 // rule, see [Decision.WouldDeny]. An attempt without a name stays denied:
 // there is nothing to connect to. Decide of a query without a call does not
@@ -101,11 +103,13 @@ func (p *Policy) Decide(q Query) Decision {
 		return Decision{Reason: unmatched(q.Host, S3Ref{}), Enforcement: q.enforcement()}
 	}
 	s := p.begin(&q)
-	d := Decision{S3: s.s3, Enforcement: q.enforcement()}
+	d := Decision{S3: s.s3, Enforcement: q.enforcement(), Mode: s.caller.mode}
 	if p.closed {
-		d.asked = asked{p, s.source, s.port, s.protocol}
+		d.asked = asked{p, s.caller.Source, s.port, s.protocol}
 	}
-	d.Source, d.Mode = p.standingOf(&q)
+	if s.caller.first >= 0 {
+		d.Source = p.sources[s.caller.first].name
+	}
 	if q.S3 != nil && !sameEndpoint(q.Host, q.S3.Host) {
 		d.Reason = ReasonNameMismatch
 	} else {
@@ -120,9 +124,16 @@ func (p *Policy) Decide(q Query) Decision {
 
 // answer reads the decision off a search that has run.
 func (s *search) answer(q *Query, d *Decision) {
+	unknown := s.policy.unknown(&s.caller.Source)
 	switch {
-	case s.deny >= 0:
+	case s.deny >= 0 && !unknown:
 		d.Rule, d.Reason = &s.policy.rules[s.deny], ReasonDenyRule
+	case q.named().IsZero():
+		d.Reason = ReasonNoName
+	case s.proof && s.deny < 0 && (s.allow < 0 || unknown):
+		d.Reason = ReasonCredentials
+	case unknown:
+		d.Reason = ReasonUnknownSource
 	case s.allow < 0:
 		d.Reason = s.unmatched(q.named())
 	case s.copies() && !s.readsSource(d):
@@ -155,7 +166,7 @@ func (q *Query) enforcement() Enforcement {
 // begin returns the search for a query that has not looked at a rule yet.
 func (p *Policy) begin(q *Query) search {
 	s := search{
-		policy: p, source: q.Source.Addr.Unmap(), port: q.Port,
+		policy: p, caller: p.caller(q), port: q.Port, asksProof: p.asksProof(q),
 		protocol: q.Protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
 	}
 	if s.protocol == ProtocolUnknown {
@@ -260,6 +271,9 @@ func (s *search) consider(rules []int32, spelled bool) {
 			if m >= missOperation {
 				s.closest = max(s.closest, m)
 			}
+			if m == missSource && s.asksProof && !s.proof {
+				s.proof = s.provable(r.match.sources)
+			}
 			continue
 		}
 		s.inspect = s.inspect || s.waits(r)
@@ -324,15 +338,6 @@ func fitsPort(ranges []portRange, port uint16) bool {
 	return len(ranges) == 0
 }
 
-func (s *search) fromAny(sources []int32) bool {
-	for _, i := range sources {
-		if s.policy.sources[i].prefixes.holds(s.source) {
-			return true
-		}
-	}
-	return false
-}
-
 // unmatched is the reason when no rule speaks of a host.
 func unmatched(h Host, s3 S3Ref) Reason {
 	switch _, literal := h.Addr(); {
@@ -346,29 +351,6 @@ func unmatched(h Host, s3 S3Ref) Reason {
 		return ReasonS3Opaque
 	}
 	return ReasonS3Bucket
-}
-
-// standingOf returns the first source that the caller belongs to, and the
-// mode in force for it: of its sources that state one the strictest, else the
-// documents'.
-func (p *Policy) standingOf(q *Query) (string, Mode) {
-	name, stated, mode := int32(-1), false, Report
-	p.callers.find(q.Source.Addr.Unmap(), func(ids []int32, _ bool) {
-		for _, i := range ids {
-			name = first(name, i)
-			if s := p.sources[i].standing; s != nil {
-				stated = true
-				mode = min(mode, s.modeAt(q.At))
-			}
-		}
-	})
-	if !stated {
-		mode = p.standing.modeAt(q.At)
-	}
-	if name < 0 {
-		return "", mode
-	}
-	return p.sources[name].name, mode
 }
 
 // Version names the policy: the first 12 hexadecimal digits of the SHA-256

@@ -15,16 +15,9 @@ import (
 type document struct {
 	*reader
 	mode    *standing // nil when the document states none
+	unknown *unknownText
 	sources []sourceText
 	rules   []ruleText
-}
-
-// sourceText is one entry of sources.
-type sourceText struct {
-	node     *yaml.Node // the mapping
-	name     string
-	prefixes []netip.Prefix
-	standing *standing // nil when the source states no mode
 }
 
 // ruleText is one entry of rules. A nil node is a key that is not there.
@@ -79,11 +72,7 @@ type portRange struct{ low, high uint16 }
 // The keys of a document, and of its parts.
 
 func documentKeys() []string {
-	return []string{"version", "mode", "report_until", "sources", "rules"}
-}
-
-func sourceKeys() []string {
-	return []string{"name", "cidrs", "mode", "report_until", "ecs", "principals"}
+	return []string{"version", "mode", "report_until", "unknown_source", "sources", "rules"}
 }
 
 func ruleKeys() []string {
@@ -117,6 +106,8 @@ func readDocument(t Text) *document {
 			mode = n
 		case "report_until":
 			until = n
+		case "unknown_source":
+			d.unknown = d.readUnknown(n)
 		case "sources":
 			for item := range d.items(n, "sources") {
 				d.sources = append(d.sources, d.readSource(item))
@@ -169,69 +160,6 @@ func (r *reader) readMode(mode, until *yaml.Node) *standing {
 	}
 	s.until = r.instant(until, "report_until")
 	return s
-}
-
-func (r *reader) readSource(n *yaml.Node) sourceText {
-	s := sourceText{node: n}
-	var mode, until, cidrs *yaml.Node
-	before, other := r.faults(), false
-	for key, value := range r.fields(n, "a source", sourceKeys()) {
-		switch key.Value {
-		case "name":
-			s.name = r.readName(value, "the source's name")
-		case "cidrs":
-			cidrs = value
-			for _, p := range r.readPrefixes(value, "cidrs") {
-				s.prefixes = append(s.prefixes, p.Prefix)
-			}
-		case "mode":
-			mode = value
-		case "report_until":
-			until = value
-		case "ecs":
-			other = true
-			r.readECS(value)
-			r.failUnidentified(key)
-		case "principals":
-			other = true
-			r.texts(value, "principals")
-			r.failUnidentified(key)
-		}
-	}
-	s.standing = r.readMode(mode, until)
-	if r.faults() > before {
-		return s
-	}
-	switch {
-	case s.name == "":
-		r.fail(n, "write name: and a short name that rules refer to", "the source has no name")
-	case cidrs == nil && !other:
-		r.fail(n, "write cidrs: [10.0.0.0/16], the addresses it calls from", "the source %q has no condition", s.name)
-	}
-	return s
-}
-
-// failUnidentified refuses a condition that needs more than the caller's
-// address. Ignoring it would widen the source.
-func (r *reader) failUnidentified(key *yaml.Node) {
-	r.fail(key, "name the callers by cidrs", "%q needs identification of callers, which this version does not have", key.Value)
-}
-
-// readECS checks the shape of an ecs condition.
-func (r *reader) readECS(n *yaml.Node) {
-	for key, value := range r.fields(n, "ecs", []string{"cluster", "service", "family", "tags"}) {
-		if key.Value != "tags" {
-			r.text(value, key.Value)
-			continue
-		}
-		if value.Kind != yaml.MappingNode {
-			r.fail(value, "write tags: {team: payments}", "tags must be a mapping, not %s", kindOf(value))
-			continue
-		}
-		for i := 1; i < len(value.Content); i += 2 {
-			r.text(value.Content[i], "a tag's value")
-		}
-	}
 }
 
 func (r *reader) readRule(n *yaml.Node) ruleText {

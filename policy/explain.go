@@ -60,29 +60,6 @@ func (e *Explanation) say(format string, args ...any) {
 	e.Steps = append(e.Steps, fmt.Sprintf(format, args...))
 }
 
-// caller says which sources the caller belongs to, and its mode.
-func (e *Explanation) caller(p *Policy) {
-	a := e.Query.Source.Addr
-	switch {
-	case len(p.sources) == 0:
-	case !a.IsValid():
-		e.say("the caller's address is not given, so it belongs to no source")
-	case e.Decision.Source == "":
-		e.say("the caller %s belongs to no source", a)
-	default:
-		var names []string
-		for i := range p.sources {
-			if s := &p.sources[i]; s.prefixes.holds(a.Unmap()) {
-				names = append(names, fmt.Sprintf("%q (%s)", s.name, s.pos))
-			}
-		}
-		e.say("the caller %s belongs to %s", a, strings.Join(names, ", "))
-	}
-	if e.Decision.Mode == Report {
-		e.say("report mode: what would be denied is let through and marked")
-	}
-}
-
 // reading says what the S3 grammar reads from the host.
 func (e *Explanation) reading() {
 	ref, whose := e.Decision.S3, "host"
@@ -197,7 +174,11 @@ func (p *Policy) wording(s *search, n near) string {
 		for i, id := range r.match.sources {
 			names[i] = strconv.Quote(p.sources[id].name)
 		}
-		return subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
+		text := subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
+		if r.Verdict == Allow && s.asksProof && s.provable(r.match.sources) {
+			text += "; proxy credentials could make the caller one of them"
+		}
+		return text
 	case missOperation, missAccount:
 		return subject + s.callWording(r, n.miss)
 	}
@@ -253,6 +234,8 @@ func (e *Explanation) outcome() {
 	switch {
 	case d.WouldDeny():
 		e.say("enforced, it would be denied: %s", d.Reason)
+	case d.Verdict == Deny && d.Reason == ReasonCredentials:
+		e.say("denied: credentials; the client is asked for proxy credentials (407), with which a rule would allow it")
 	case d.Verdict == Deny:
 		e.say("denied: %s", d.Reason)
 	case d.Inspect:

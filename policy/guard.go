@@ -42,7 +42,7 @@ func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
 // addresses. Its zero value asks nobody.
 type asked struct {
 	policy   *Policy
-	source   netip.Addr
+	source   Source
 	port     uint16
 	protocol Protocol
 }
@@ -55,7 +55,10 @@ func (d Decision) DenyingRule(a netip.Addr) *Rule {
 	if q.policy == nil {
 		return nil
 	}
-	s := search{policy: q.policy, source: q.source, port: q.port, protocol: q.protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1}
+	s := search{
+		policy: q.policy, caller: q.policy.caller(&Query{Source: q.source}), port: q.port, protocol: q.protocol,
+		deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
+	}
 	q.policy.addresses.find(a.Unmap(), s.consider)
 	s.settle(d.Protocol)
 	if s.deny < 0 {

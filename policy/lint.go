@@ -59,6 +59,7 @@ const lintWidth = 16
 func (c *compiler) lint() {
 	p := c.policy
 	c.noteUninspected()
+	c.noteSources()
 	listed := map[string][]int32{}
 	for i := range p.rules {
 		id, b := int32(i), &p.rules[i]
@@ -136,6 +137,45 @@ func (c *compiler) warnS3Only(b *Rule) {
 		if ref, ok := ParseS3Host(h); ok {
 			c.warn(b.Pos, "list the buckets instead: s3: {buckets: [NAME]}",
 				"%q of the rule %q matches S3 hosts (%s), which only s3 rules and hosts without a wildcard decide", pattern, b.Name, ref.Form)
+		}
+	}
+}
+
+// noteSources notes who can leave a source at will: deny rules hold nobody who
+// can, and a source of principals has no members where none can be proven.
+func (c *compiler) noteSources() {
+	p := c.policy
+	for i := range p.sources {
+		if s := &p.sources[i]; len(s.principals) > 0 {
+			c.note(s.pos, "send such clients through HTTPS_PROXY and HTTP_PROXY",
+				"the source %q asks for a principal, which CONNECT and plain HTTP requests can prove; TLS that arrives without CONNECT proves none", s.name)
+			break
+		}
+	}
+	for i := range p.rules {
+		if r := &p.rules[i]; r.Verdict == Deny {
+			c.noteEvaded(r)
+		}
+	}
+}
+
+// noteEvaded notes the first source of a deny rule that its callers can keep
+// out of.
+func (c *compiler) noteEvaded(r *Rule) {
+	for _, id := range r.match.sources {
+		switch s := &c.policy.sources[id]; {
+		case len(s.principals) > 0:
+			c.note(r.Pos, "name the callers by what they cannot leave out: cidrs, ecs or vpc_endpoints",
+				"the deny rule %q holds the source %q only while its callers present credentials", r.Name, s.name)
+			return
+		case s.ecs != nil && !c.policy.unknownDenied:
+			c.note(r.Pos, "write unknown_source: deny",
+				"the deny rule %q does not hold a task of the source %q before it is identified, since unknown_source is allow", r.Name, s.name)
+			return
+		case s.ecs != nil && c.policy.principals:
+			c.note(r.Pos, "name the callers by cidrs, too",
+				"the deny rule %q does not hold a task of the source %q that proves a principal before it is identified", r.Name, s.name)
+			return
 		}
 	}
 }

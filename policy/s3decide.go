@@ -101,7 +101,7 @@ func (s *search) readsSource(d *Decision) bool {
 func (s *search) ofSource() search {
 	c := s.asks.call
 	return search{
-		policy: s.policy, source: s.source, port: s.port, protocol: s.protocol,
+		policy: s.policy, caller: s.caller, port: s.port, protocol: s.protocol,
 		s3: c.Source.Ref, asks: asks{call: c, source: true},
 		deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,8 @@ func detail(err error) string {
 	return fmt.Sprint(err)
 }
 
-// ask makes a query of a line "TARGET [from ADDRESS] [at TIME]".
+// ask makes a query of a line "TARGET [KEY VALUE]...", where the keys are
+// those of cases that say who calls, tag (K=V), unidentified (true) and at.
 func ask(t testing.TB, line string) Query {
 	t.Helper()
 	words := strings.Fields(line)
@@ -45,10 +45,27 @@ func ask(t testing.TB, line string) Query {
 			t.Fatal(err)
 		}
 	}
+	var caller CallerText
 	for i := 1; i+1 < len(words); i += 2 {
 		switch words[i] {
 		case "from":
-			q.Source.Addr = netip.MustParseAddr(words[i+1])
+			caller.Addr = words[i+1]
+		case "endpoint":
+			caller.VPCEndpoint = words[i+1]
+		case "principal":
+			caller.Principal = words[i+1]
+		case "service":
+			caller.Service = words[i+1]
+		case "family":
+			caller.Family = words[i+1]
+		case "tag":
+			if caller.Tags == nil {
+				caller.Tags = map[string]string{}
+			}
+			key, value, _ := strings.Cut(words[i+1], "=")
+			caller.Tags[key] = value
+		case "unidentified":
+			caller.Unidentified = true
 		case "at":
 			if q.At, err = time.Parse(time.RFC3339, words[i+1]); err != nil {
 				t.Fatal(err)
@@ -56,6 +73,9 @@ func ask(t testing.TB, line string) Query {
 		default:
 			t.Fatalf("unknown word %q in %q", words[i], line)
 		}
+	}
+	if q.Source, err = ParseCaller(caller); err != nil {
+		t.Fatal(err)
 	}
 	return q
 }
