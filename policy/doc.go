@@ -73,5 +73,7 @@
 // [Policy.Warnings] tells of rules that change nothing and the like,
 // [Policy.Notes] of what no policy can promise, [Policy.Explain] why a query
 // is answered so and which rule would change that, and [Cases] are the unit
-// tests of a policy. [Live] holds the policy in force and swaps it whole.
+// tests of a policy. [Policy.RenderS3Endpoint] says the S3 rules in IAM's
+// language, for AWS to enforce. [Live] holds the policy in force and swaps it
+// whole.
 package policy

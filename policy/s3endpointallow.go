@@ -269,7 +269,7 @@ func (d *endpointRenderer) alias(r *endpointRule, alias string) {
 			return
 		}
 	}
-	const hint = "list NAME-ACCOUNT beside it: `aws s3control get-access-point` tells both"
+	const hint = "list NAME-ACCOUNT beside it: `aws s3control list-access-points` tells which"
 	if r.Verdict == Deny {
 		d.note(r.Rule, hint, "IAM knows no aliases: %q of the deny rule %q is left out", alias, r.Name)
 		return

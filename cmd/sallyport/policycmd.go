@@ -13,7 +13,7 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	return group("policy", "check, question and test policies", checkCommand(), explainCommand(), testCommand())
+	return group("policy", "check, question and test policies", checkCommand(), explainCommand(), testCommand(), endpointCommand())
 }
 
 func checkCommand() *cobra.Command {
