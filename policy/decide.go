@@ -241,10 +241,7 @@ func (s *search) candidates(h Host, visit visit) {
 		p.buckets.find(s.s3.Bucket, visit)
 	}
 	if s.s3.AccessPoint != "" {
-		p.accessPoint.find(s.s3.AccessPoint, visit)
-		if owned := ownedName(h, s.s3); owned != "" {
-			p.accessPoint.find(owned, visit)
-		}
+		p.findPoint(s.s3.AccessPoint, ownedName(h, s.s3), visit)
 	}
 	if s.inPath && s.s3.Opaque() {
 		p.shared.find(s.s3, s.asks.call != nil, visit)

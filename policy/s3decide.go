@@ -121,10 +121,11 @@ func (s *search) candidatesOfSource(visit visit) {
 		p.buckets.find(ref.Bucket, visit)
 	}
 	if ref.AccessPoint != "" {
-		p.accessPoint.find(ref.AccessPoint, visit)
+		owned := ""
 		if ref.Account != "" {
-			p.accessPoint.find(ref.AccessPoint+"-"+ref.Account, visit)
+			owned = ref.AccessPoint + "-" + ref.Account
 		}
+		p.findPoint(ref.AccessPoint, owned, visit)
 	}
 }
 

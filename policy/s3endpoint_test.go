@@ -170,12 +170,13 @@ const (
 )
 
 var (
+	// "finance-111122223333-999922223333" is named like another's, by a stranger.
 	worldBuckets = []string{
 		"acme", "acme-a", "acme-b", "acme-secret", "acme.dots", "evil", "evil-acme-a", "xacme-a", "logs-x", "a" + owned, "team-b" + owned,
 		"of-account-3", "prod-us-east-1-starport-layer-bucket",
 	}
 	worldKeys   = []string{"k", "acme-a/k", "a" + owned + "/k", "acme-secret", "x/acme-secret/y", "b-secret", "logs-x/k", "k/object/k"}
-	worldPoints = []string{"finance-111122223333", "finance-999922223333", "models-a-111122223333", "models-b-111122223333", "mod-111122223333"}
+	worldPoints = []string{"finance-111122223333", "finance-999922223333", "finance-111122223333-999922223333", "models-a-111122223333-999922223333", "models-a-111122223333", "models-b-111122223333", "mod-111122223333"}
 )
 
 // ownerOf returns who owns a bucket of the world.

@@ -47,6 +47,19 @@ func ownedName(h Host, ref S3Ref) string {
 	return h.name[:n+1+len(ref.Account)]
 }
 
+// findPoint visits the rules of an access point, by its name and by
+// NAME-ACCOUNT, which is "" where the account is not known. A name may itself
+// end like an account, and anybody may give one of his that name: a pattern
+// with an account means the owner, so such a name fits only with its own.
+func (p *Policy) findPoint(name, owned string, visit visit) {
+	if owned == "" || !endsInAccount(name) {
+		p.accessPoint.find(name, visit)
+	}
+	if owned != "" {
+		p.accessPoint.find(owned, visit)
+	}
+}
+
 // partitions returns the partitions that have S3.
 func partitions() []string {
 	return []string{
