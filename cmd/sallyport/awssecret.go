@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
@@ -23,11 +21,11 @@ const secretPatience = 20 * time.Second
 func readSecret(ctx context.Context, id string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretPatience)
 	defer cancel()
-	options := []func(*config.LoadOptions) error{config.WithHTTPClient(directClient())}
+	var options []func(*config.LoadOptions) error
 	if region := secretRegion(id); region != "" {
 		options = append(options, config.WithRegion(region))
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	cfg, err := awsConfig(ctx, options...)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s: AWS configuration: %w", id, err)
 	}
@@ -45,12 +43,6 @@ func readSecret(ctx context.Context, id string) ([]byte, error) {
 		return nil, fmt.Errorf("secret %s is empty", id)
 	}
 	return answer.SecretBinary, nil
-}
-
-// directClient asks AWS without a proxy: HTTPS_PROXY in the proxy's own
-// environment may well be the proxy itself, which does not serve yet.
-func directClient() *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
 }
 
 // secretRegion returns the Region of an ARN, "" for a name.

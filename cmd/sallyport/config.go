@@ -21,7 +21,7 @@ import (
 type Config struct {
 	Listeners []Listener
 	Admin     Admin
-	// Policy lists the policy's sources, "file:PATH" or "env:NAME"; they are merged.
+	// Policy lists the policy's sources, as parseSource reads them; they are merged.
 	Policy   []string
 	Resolver Resolver
 	Timeouts Timeouts
@@ -122,6 +122,7 @@ type loaded struct {
 	Config
 	origins  map[string]string // where each key's value comes from
 	warnings []string
+	sources  *sourceSet // of the policy; nil before firstPolicy
 }
 
 // loadConfig reads flags, environment and file, and returns all that is wrong

@@ -22,15 +22,23 @@
 // without one. After that a policy is replaced as a whole or not at all: on
 // SIGHUP, and whenever the bytes of a source change, the sources are read
 // and compiled again; what cannot be read or compiled leaves the policy in
-// force and says so in the log and the metrics.
+// force and says so in the log and the metrics. A source of AWS
+// (policyaws*.go) that fails after it was read stands with its last text, in
+// memory, and is spared for longer each time (sourceset.go).
 //
 // # Inspection
 //
 // The CA and its key are read once, at the start, from files, variables or AWS
-// Secrets Manager (awssecret.go, the one importer of its SDK). What clients
-// would refuse is refused here, and nothing that is said or logged holds any
-// of the key. A policy that inspects is not admitted where there is no CA.
-// `sallyport ca` makes one whose key is worth nothing outside S3's names.
+// Secrets Manager (awssecret.go). What clients would refuse is refused here,
+// and nothing that is said or logged holds any of the key. A policy that
+// inspects is not admitted where there is no CA. `sallyport ca` makes one whose
+// key is worth nothing outside S3's names.
+//
+// # AWS
+//
+// What this process itself asks of AWS (awsconfig.go: secrets, policies) is
+// signed by the task role and never goes through a proxy: the one in the
+// environment may well be this one.
 //
 // # Lifetimes
 //

@@ -23,7 +23,7 @@ func endpointCommand() *cobra.Command {
 		if *format != "json" {
 			return refuse("write json", "--format: %q is unknown", *format)
 		}
-		texts, err := readFiles(args, cmd.InOrStdin())
+		texts, err := readArguments(cmd.Context(), args, cmd.InOrStdin())
 		if err != nil {
 			return err
 		}

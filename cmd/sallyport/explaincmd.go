@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,14 +78,20 @@ func policyInUse(cmd *cobra.Command) (*policy.Policy, error) {
 	if err := l.requirePolicy(); err != nil {
 		return nil, err
 	}
-	return firstPolicy(l.Policy)
+	return l.firstPolicy(cmd.Context())
 }
 
-// firstPolicy loads a policy that there is no older one to fall back to.
-func firstPolicy(sources []string) (*policy.Policy, error) {
-	texts, err := readSources(sources)
+// firstPolicy loads the configured policy while there is no older one to fall
+// back to, and keeps its sources for those that look at them again.
+func (l *loaded) firstPolicy(ctx context.Context) (*policy.Policy, error) {
+	sources, err := newSourceSet(l.Policy)
 	if err != nil {
-		return nil, &fault{code: exitUsage, err: err}
+		return nil, err
+	}
+	sources.every, l.sources = l.Reload.Every, sources
+	texts, err := sources.first(ctx)
+	if err != nil {
+		return nil, err
 	}
 	p, err := policy.Load(texts...)
 	if err != nil {

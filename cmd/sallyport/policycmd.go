@@ -21,7 +21,7 @@ func checkCommand() *cobra.Command {
 	strict := cmd.Flags().Bool("strict", false, "warnings fail too")
 	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		texts, err := readFiles(args, cmd.InOrStdin())
+		texts, err := readArguments(cmd.Context(), args, cmd.InOrStdin())
 		if err != nil {
 			return err
 		}

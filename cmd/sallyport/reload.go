@@ -20,9 +20,9 @@ const settle = 250 * time.Millisecond
 // reloader keeps the policy in force as its sources say. What it cannot read
 // or compile changes nothing but the log and the metrics.
 type reloader struct {
-	read    func() ([]policy.Text, error)
+	read    func(context.Context, look) ([]policy.Text, error)
 	admit   func(*policy.Policy) error // refuses what this process cannot serve
-	every   time.Duration              // between two looks; 0: only when asked
+	pause   func() time.Duration       // until the next look; 0: only when asked
 	asked   <-chan struct{}            // SIGHUP
 	live    *policy.Live
 	swapped func() int // told of a new policy; returns how many connections it cut
@@ -39,12 +39,7 @@ type reloader struct {
 
 // Run looks at the sources until ctx ends.
 func (r *reloader) Run(ctx context.Context) error {
-	var tick <-chan time.Time
-	if r.every > 0 {
-		ticker := time.NewTicker(r.every)
-		defer ticker.Stop()
-		tick = ticker.C
-	}
+	next := r.next()
 	for {
 		var settled <-chan time.Time
 		if r.pending != "" {
@@ -54,19 +49,29 @@ func (r *reloader) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-r.asked:
-			r.look(true)
-		case <-tick:
-			r.look(false)
+			r.look(ctx, lookAsked)
+		case <-next:
+			r.look(ctx, lookDue)
+			next = r.next()
 		case <-settled:
-			r.look(false)
+			r.look(ctx, lookAgain)
 		}
 	}
 }
 
+// next fires when it is time to look; nil never does.
+func (r *reloader) next() <-chan time.Time {
+	if d := r.pause(); d > 0 {
+		return time.After(d)
+	}
+	return nil
+}
+
 // look reads the sources and acts on what changed. Who asks wants an answer
 // in the log even if nothing did, and says that the sources are complete.
-func (r *reloader) look(asked bool) {
-	texts, err := r.read()
+func (r *reloader) look(ctx context.Context, why look) {
+	asked := why == lookAsked
+	texts, err := r.read(ctx, why)
 	if err != nil {
 		r.pending = ""
 		r.refuse(err.Error(), "", err, asked)

@@ -48,13 +48,13 @@ func startReloader(t *testing.T, every time.Duration) *rig {
 	}
 	r.live.Swap(p)
 	reload := &reloader{
-		read: func() ([]policy.Text, error) {
+		read: func(context.Context, look) ([]policy.Text, error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return []policy.Text{{Name: "p", Data: []byte(r.text)}}, r.err
 		},
 		admit: (&loaded{}).admit,
-		every: every, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
+		pause: func() time.Duration { return every }, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
 		swapped: func() int { r.swaps++; return 0 },
 	}
 	ctx, stop := context.WithCancel(t.Context())

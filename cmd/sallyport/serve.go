@@ -40,7 +40,7 @@ func serveCommand() *cobra.Command {
 		if err := l.requirePolicy(); err != nil {
 			return err
 		}
-		p, err := firstPolicy(l.Policy)
+		p, err := l.firstPolicy(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -90,6 +90,7 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if d.log, err = logging.New(d.talk, logging.Options{Level: l.Logging.Level, Format: l.Logging.Format}); err != nil {
 		return nil, err
 	}
+	l.sources.log = d.log
 	if err = d.buildFlows(stdout); err != nil {
 		return nil, err
 	}
@@ -174,6 +175,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Version: b.Version, Revision: b.Revision,
 		Connections: d.connectionStats,
 		DNS:         func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
+		Policy:      d.cfg.sources.ages,
 		Dropped:     map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
 	}
 }
@@ -217,7 +219,12 @@ func (d *daemon) ready() []console.Check {
 	if !traffic.OK {
 		traffic.Detail = "draining"
 	}
-	return []console.Check{{Name: "policy", OK: version != "", Detail: version}, traffic}
+	return []console.Check{
+		{Name: "policy", OK: version != "", Detail: version},
+		// An old policy is in force none the less: no reason to send clients away.
+		{Name: "policy_sources", OK: true, Detail: d.cfg.sources.detail()},
+		traffic,
+	}
 }
 
 func (d *daemon) proxyConfig() proxy.Config {
@@ -258,9 +265,8 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 
 	asked := make(chan struct{}, 1)
 	reload := &reloader{
-		read:  func() ([]policy.Text, error) { return readSources(d.cfg.Policy) },
-		admit: d.cfg.admit,
-		every: d.cfg.Reload.Every, asked: asked, live: d.live,
+		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
+		asked: asked, live: d.live,
 		swapped: d.proxy.PolicyChanged, metrics: d.metrics, log: d.log,
 	}
 	d.announce()

@@ -86,7 +86,7 @@ reload: {every: 0s}
 	if talk != "" {
 		t.Fatal(talk)
 	}
-	p, err := firstPolicy(l.Policy)
+	p, err := l.firstPolicy(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestBuildLeavesNothingBehind(t *testing.T) {
 	if talk != "" {
 		t.Fatal(talk)
 	}
-	p, err := firstPolicy(l.Policy)
+	p, err := l.firstPolicy(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

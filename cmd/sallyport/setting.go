@@ -188,7 +188,7 @@ func policySource() kind {
 		if err == nil {
 			return "", ""
 		}
-		return err.Error(), "write file:/etc/sallyport/policy.yaml, a bare path, or env:NAME"
+		return err.Error(), sourceHint
 	}}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ func testCommand() *cobra.Command {
 	override := cmd.Flags().StringArray("policy", nil, "`SOURCE` to test instead of what the files name; repeatable")
 	asJSON := cmd.Flags().Bool("json", false, "print a JSON line for each case")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		results, err := runCases(args, *override)
+		results, err := runCases(cmd.Context(), args, *override)
 		if err != nil {
 			return err
 		}
@@ -32,11 +33,11 @@ func testCommand() *cobra.Command {
 // runCases runs the cases of every file, each against the policy that it
 // names, relative to itself, or against override where there is one. Nothing
 // is run unless all of it can be read.
-func runCases(files, override []string) ([]policy.CaseResult, error) {
+func runCases(ctx context.Context, files, override []string) ([]policy.CaseResult, error) {
 	var results []policy.CaseResult
 	var errs []error
 	for _, file := range files {
-		one, err := runFile(file, override)
+		one, err := runFile(ctx, file, override)
 		results, errs = append(results, one...), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -48,12 +49,12 @@ func runCases(files, override []string) ([]policy.CaseResult, error) {
 	return results, nil
 }
 
-func runFile(file string, override []string) ([]policy.CaseResult, error) {
-	text, err := source{scheme: "file", name: file}.read()
+func runFile(ctx context.Context, file string, override []string) ([]policy.CaseResult, error) {
+	text, err := readSources(ctx, []string{file})
 	if err != nil {
-		return nil, &fault{code: exitUsage, err: err}
+		return nil, err
 	}
-	cases, err := policy.LoadCases(text)
+	cases, err := policy.LoadCases(text[0])
 	if err != nil {
 		return nil, policyFaults(err, exitUsage)
 	}
@@ -64,9 +65,9 @@ func runFile(file string, override []string) ([]policy.CaseResult, error) {
 	if len(sources) == 0 {
 		return nil, refuse("write policy: [FILE] into it, or give --policy FILE", "%s names no policy to test", file)
 	}
-	texts, err := readSources(sources)
+	texts, err := readSources(ctx, sources)
 	if err != nil {
-		return nil, &fault{code: exitUsage, err: fmt.Errorf("%s: %w", file, err)}
+		return nil, err
 	}
 	p, err := policy.Load(texts...)
 	if err != nil {
@@ -78,10 +79,14 @@ func runFile(file string, override []string) ([]policy.CaseResult, error) {
 // besides takes relative paths as relative to the file that names them, so
 // that a test means the same from every directory.
 func besides(file string, sources []string) []string {
+	at, err := parseSource(file)
+	if err != nil || at.scheme != "file" {
+		return sources
+	}
 	var all []string
 	for _, s := range sources {
 		if src, err := parseSource(s); err == nil && src.scheme == "file" && !filepath.IsAbs(src.name) {
-			s = "file:" + filepath.Join(filepath.Dir(file), src.name)
+			s = "file:" + filepath.Join(filepath.Dir(at.name), src.name)
 		}
 		all = append(all, s)
 	}

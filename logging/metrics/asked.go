@@ -1,6 +1,11 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // asked collects, at each scrape, the figures that others keep.
 type asked struct{ c Config }
@@ -25,6 +30,13 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 		ch <- counter(name, help, s.Errors, "result", "error")
 		ch <- gauge("dns_cache_entries", "Answers held by the resolver's cache.", s.Entries)
 	}
+	if a.c.Policy != nil {
+		for i, s := range a.c.Policy() {
+			ch <- prometheus.MustNewConstMetric(
+				desc("policy_source_age_seconds", "Time since a source of the policy was read.", []string{"source", strconv.Itoa(i), "kind", s.Kind}),
+				prometheus.GaugeValue, s.Age.Seconds())
+		}
+	}
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
@@ -38,11 +50,11 @@ func gauge(name, help string, value int) prometheus.Metric {
 	return prometheus.MustNewConstMetric(desc(name, help, nil), prometheus.GaugeValue, float64(value))
 }
 
-// desc describes a metric, with one constant label (name, value) or none.
+// desc describes a metric with constant labels: name, value, name, value.
 func desc(name, help string, label []string) *prometheus.Desc {
 	labels := prometheus.Labels{}
-	if len(label) == 2 {
-		labels[label[0]] = label[1]
+	for pair := range slices.Chunk(label, 2) {
+		labels[pair[0]] = pair[1]
 	}
 	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, nil, labels)
 }

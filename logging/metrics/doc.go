@@ -21,6 +21,7 @@
 //	sallyport_policy_reload_failed                     1 while the last reload failed: alarm on it
 //	sallyport_policy_last_reload_timestamp_seconds     of the last reload that succeeded
 //	sallyport_policy_reloads_total{result}             ok, failed
+//	sallyport_policy_source_age_seconds{source,kind}   since that source (0 is the first) was read
 //	sallyport_events_dropped_total{sink}               events or lines that a reader lost
 //	sallyport_build_info{version,revision,goversion}
 //

@@ -22,6 +22,8 @@ type Config struct {
 	Connections func() ConnectionStats
 	// DNS returns the resolver's figures; nil leaves them out.
 	DNS func() DNSStats
+	// Policy returns the sources of the policy, in their order; nil leaves them out.
+	Policy func() []PolicySource
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
@@ -41,6 +43,12 @@ type DNSStats struct {
 	Stale   uint64 // answered from the cache past its time, while servers fail
 	Errors  uint64 // not answered
 	Entries int    // in the cache
+}
+
+// PolicySource is one place that the policy is read from.
+type PolicySource struct {
+	Kind string        // "file", "env", "s3" or "ssm"
+	Age  time.Duration // since it was read last
 }
 
 // Metrics collects and serves the metrics. It is a flow.Reader and safe for
