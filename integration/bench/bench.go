@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -67,8 +66,7 @@ func (b *bench) choosePorts(ctx context.Context) {
 // chooseSubjects leaves out what is not here, and says so.
 func (b *bench) chooseSubjects(ctx context.Context) {
 	for _, s := range subjects(b.o) {
-		// Whatever is asked for, the base is measured with it.
-		if !wants(b.o.Subjects, s.name) && s.name != base {
+		if !wants(b.o.Subjects, s.name) && !s.always {
 			continue
 		}
 		if why := s.missing(b.o); why != "" {
@@ -209,22 +207,8 @@ func (b *bench) note(m measure) {
 // write writes the results: to stdout and, complete, to files.
 func (b *bench) write(ctx context.Context, stdout io.Writer) error {
 	res := results{Machine: describeMachine(ctx), Options: *b.o, Versions: b.versions, Measures: b.measures}
-	if err := os.MkdirAll(b.o.Out, 0o755); err != nil {
+	if err := res.write(b.o.Out, stdout); err != nil {
 		return err
 	}
-	js, err := json.MarshalIndent(res, "", "  ")
-	if err != nil {
-		return err
-	}
-	table := res.markdown()
-	err = errors.Join(
-		os.WriteFile(filepath.Join(b.o.Out, "results.json"), js, 0o644),
-		os.WriteFile(filepath.Join(b.o.Out, "results.md"), []byte(table), 0o644),
-		os.WriteFile(filepath.Join(b.o.Out, "results.svg"), []byte(res.svg()), 0o644),
-	)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "%s\nwritten: results.json, results.md, results.svg in %s\n", table, b.o.Out)
 	return res.verdict()
 }

@@ -12,27 +12,19 @@ import (
 	"strings"
 )
 
-// build builds Sallyport and the Go references into the run's folder. The
-// references are a module of their own, so that nothing of them is in the
-// product's go.mod; where their modules cannot be had, they are left out.
-func (o *options) build(ctx context.Context, stderr io.Writer) error {
+// build builds Sallyport and the Go references into the run's folder, and makes
+// its certificates. The references are a module of their own, so that nothing
+// of them is in the product's go.mod; where their modules cannot be had, they
+// are left out.
+func (o *options) build(ctx context.Context, root string, stderr io.Writer) error {
 	o.Missing = make(map[string]string)
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return err
-	}
-	if o.Out == "" {
-		o.Out = filepath.Join(root, "integration", "bench", "out")
-	}
-	if o.Out, err = filepath.Abs(o.Out); err != nil {
-		return err
-	}
 	if o.Sallyport == "" {
 		o.Sallyport = filepath.Join(o.Dir, "sallyport")
 		if err := goBuild(ctx, root, o.Sallyport, "./cmd/sallyport"); err != nil {
 			return err
 		}
 	}
+	var err error
 	if o.Sallyport, err = filepath.Abs(o.Sallyport); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type task struct {
 
 	TLSPort, HTTPPort int    // of the origin
 	Roots             string // a file: whom to trust in TLS
+	Large             int    // bytes of an object that is put
 }
 
 // report is a line that a client writes: once when it begins to measure, once

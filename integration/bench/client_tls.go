@@ -60,7 +60,7 @@ func newSecureClient(t task) (*secureClient, error) {
 	case kindDownload:
 		c.request = bucketRequest("GET /large", bucketName, t.TLSPort)
 	case kindUpload:
-		c.request = bucketRequest("PUT /large", bucketName, t.TLSPort, fmt.Sprintf("Content-Length: %d\r\n", largeObject))
+		c.request = bucketRequest("PUT /large", bucketName, t.TLSPort, fmt.Sprintf("Content-Length: %d\r\n", t.Large))
 	default:
 		return nil, fmt.Errorf("no kind of task %q", t.Kind)
 	}
@@ -148,23 +148,32 @@ func (c *secureClient) session(ctx context.Context) error {
 	conn := tls.Client(tcp, c.config)
 	buf := make([]byte, payload)
 	for served := 0; ; served++ {
-		began := time.Now()
-		if _, err := conn.Write(c.request); err != nil {
-			return fmt.Errorf("write: %w", err)
+		err := c.ask(conn, buf)
+		if errors.Is(err, io.EOF) && served > 0 {
+			return nil // the connection was not kept, which is no error: there is another
 		}
-		if c.task.Kind == kindUpload {
-			if err := c.pour(conn, buf); err != nil {
-				return err
-			}
-		}
-		if err := c.answer(conn, buf); err != nil {
-			if errors.Is(err, io.EOF) && served > 0 {
-				return nil // the connection was not kept, which is no error: there is another
-			}
+		if err != nil {
 			return err
 		}
-		c.count(time.Since(began))
 	}
+}
+
+// ask makes one request, and counts it.
+func (c *secureClient) ask(conn net.Conn, buf []byte) error {
+	began := time.Now()
+	if _, err := conn.Write(c.request); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	if c.task.Kind == kindUpload {
+		if err := c.pour(conn, buf); err != nil {
+			return err
+		}
+	}
+	if err := c.answer(conn, buf); err != nil {
+		return err
+	}
+	c.count(time.Since(began))
+	return nil
 }
 
 // connect asks a proxy for a tunnel. Nobody speaks in it before the client.
@@ -194,7 +203,7 @@ func connect(conn net.Conn, authority string) error {
 // pour writes an object. What buffers hold of it at the end is counted though
 // it has not arrived: some megabytes of gigabytes.
 func (c *secureClient) pour(conn net.Conn, buf []byte) error {
-	for left := largeObject; left > 0; {
+	for left := c.task.Large; left > 0; {
 		n, err := conn.Write(buf[:min(left, len(buf))])
 		if err != nil {
 			return fmt.Errorf("write: %w", err)

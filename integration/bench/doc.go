@@ -10,6 +10,8 @@
 // meanwhile is read from /proc. Results are medians over the repeats, and
 // ratios to Sallyport of the same repeat, as text, Markdown, JSON and SVG.
 //
+// With -readme the figures go into the project's README, too (readme.go).
+//
 // # What to trust
 //
 // Origin, client and proxy share the machine, so rates compress the
@@ -27,7 +29,9 @@
 //     function that writes its files and says how to start it.
 //   - Every tunnel carries a real ClientHello, whose random bytes tell the
 //     origin what to do next (hello.go). The origin answers raw bytes: what is
-//     measured is the proxy, not TLS.
+//     measured is the proxy, not TLS. Where the proxy itself ends TLS, the ends
+//     speak it (client_tls.go, origin_s3.go, pki.go), with a goroutine for each
+//     connection.
 //   - Before it is measured, every subject is asked for a name that is on its
 //     allowlist and for one that is not (probe.go).
 //   - The namespace holds network, mounts and processes, and belongs to one

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 )
 
@@ -70,9 +71,52 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 	return outside(ctx, o, stdout, stderr)
 }
 
-// outside builds what is measured, while there is a network to fetch modules
-// from, and goes on in a namespace where it may have one.
+// outside measures, or takes what was measured before, and writes.
 func outside(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	if o.Out == "" {
+		o.Out = filepath.Join(root, "integration", "bench", "out")
+	}
+	if o.Out, err = filepath.Abs(o.Out); err != nil {
+		return err
+	}
+	if o.From == "" {
+		if err := buildAndMeasure(ctx, o, root, stdout, stderr); err != nil {
+			return err
+		}
+		o.From = filepath.Join(o.Out, "results.json")
+	} else if err := rewrite(o, stdout); err != nil {
+		return err
+	}
+	if !o.Readme {
+		return nil
+	}
+	res, err := loadResults(o.From)
+	if err != nil {
+		return err
+	}
+	if err := res.publish(root); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "written: the table in README.md, and %s\n", readmePlot)
+	return nil
+}
+
+// rewrite writes the results of an earlier run again.
+func rewrite(o options, stdout io.Writer) error {
+	res, err := loadResults(o.From)
+	if err != nil {
+		return err
+	}
+	return res.write(o.Out, stdout)
+}
+
+// buildAndMeasure builds what is measured, while there is a network to fetch
+// modules from, and goes on in a namespace where it may have one.
+func buildAndMeasure(ctx context.Context, o options, root string, stdout, stderr io.Writer) error {
 	dir, err := os.MkdirTemp("", "sallyport-bench-")
 	if err != nil {
 		return err
@@ -83,7 +127,7 @@ func outside(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return err
 	}
 	o.Dir = dir
-	if err := o.build(ctx, stderr); err != nil {
+	if err := o.build(ctx, root, stderr); err != nil {
 		return err
 	}
 	why := "not root"

@@ -20,12 +20,7 @@ func (r *results) markdown() string {
 		m.When.Format("2006-01-02"), m.CPUs, m.Model, m.Kernel, m.Go, r.Options.Repeat, r.Options.Seconds, r.Options.Rules, r.Options.Placement)
 	b.WriteString("Ratios say how many times better Sallyport is: its rate over the subject's, the subject's CPU over its own; above 1, Sallyport is ahead. " +
 		"CPU is the proxy's processes'. A subject with * let through a name that was not on its list.\n\n")
-	if f := r.foreign(); f > tooForeign {
-		fmt.Fprintf(&b, "**Not for publication: other programs used %.1f CPUs meanwhile.**\n\n", f)
-	}
-	if r.Options.Loopback {
-		b.WriteString("**Without a namespace: the machine's own network settings held.**\n\n")
-	}
+	b.WriteString(r.reservations())
 	for _, s := range scenarios(r.Options.Quick) {
 		for _, w := range s.ways {
 			r.section(&b, s, w)

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -92,6 +95,28 @@ type results struct {
 	Options  options
 	Versions map[string]string
 	Measures []measure
+}
+
+// write writes all forms of the results to a folder, and the tables to stdout.
+func (r *results) write(dir string, stdout io.Writer) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	js, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	table := r.markdown()
+	err = errors.Join(
+		os.WriteFile(filepath.Join(dir, "results.json"), js, 0o644),
+		os.WriteFile(filepath.Join(dir, "results.md"), []byte(table), 0o644),
+		os.WriteFile(filepath.Join(dir, "results.svg"), []byte(r.svg()), 0o644),
+	)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%s\nwritten: results.json, results.md, results.svg in %s\n", table, dir)
+	return nil
 }
 
 // machine says where it was measured, as far as that matters.

@@ -26,6 +26,8 @@ type options struct {
 	Placement placement
 	Quick     bool
 	Out       string
+	From      string   // results.json of an earlier run, in place of measuring
+	Readme    bool     // write the short table into the README
 	Sallyport string   // a binary; empty: built from the source
 	Against   []string // further Sallyport binaries, to compare with
 
@@ -97,6 +99,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	one := set.Bool("onecpu", false, "everything on CPU 0, the proxy with one worker: the steadiest round trips")
 	set.BoolVar(&o.Quick, "quick", false, "about a minute in all: one repeat, short loads, few tunnels; proves that it works, measures little")
 	set.StringVar(&o.Out, "out", "", "`DIRECTORY` for results.json, results.md and results.svg (default integration/bench/out)")
+	set.BoolVar(&o.Readme, "readme", false, "write the short table into README.md, and the plot to "+readmePlot)
+	set.StringVar(&o.From, "from", "", "do not measure, but take the `FILE`, results.json of an earlier run, and write from it")
 	set.StringVar(&o.Sallyport, "sallyport", "", "measure this `BINARY` in place of one built from the source")
 	set.Func("against", "measure this Sallyport `BINARY` too; may be repeated", func(s string) error {
 		o.Against = append(o.Against, s)
@@ -146,7 +150,7 @@ func (o *options) check(rest []string) error {
 	case o.Rules < 1 || o.Rules > 1_000_000:
 		return fmt.Errorf("%w: -rules is from 1 to 1000000", errUsage)
 	}
-	for _, path := range append(slices.Clone(o.Against), o.Sallyport) {
+	for _, path := range append(slices.Clone(o.Against), o.Sallyport, o.From) {
 		if path == "" {
 			continue
 		}

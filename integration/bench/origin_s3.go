@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 )
 
 // The bucket that is inspected on the way to: its host, one that no policy
@@ -28,6 +29,7 @@ const (
 type bucket struct {
 	config *tls.Config
 	zeros  []byte
+	large  int // bytes of the large object
 }
 
 // bucketConfig is what the bucket's process is told.
@@ -54,18 +56,28 @@ func runBucket(config string) error {
 	b := &bucket{
 		config: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
 		zeros:  make([]byte, payload),
+		large:  largeObject,
 	}
+	return b.serve(ln)
+}
+
+// serve answers every connection until the listener is closed, and those that
+// there are then.
+func (b *bucket) serve(ln net.Listener) error {
+	var all sync.WaitGroup
+	defer all.Wait()
 	for {
-		conn, err := ln.AcceptTCP()
+		conn, err := ln.Accept()
 		if err != nil {
 			return err
 		}
-		go b.serve(conn)
+		all.Go(func() { b.converse(conn) })
 	}
 }
 
-// serve answers one request after the other. What goes wrong, the client sees.
-func (b *bucket) serve(tcp *net.TCPConn) {
+// converse answers one request after the other. What goes wrong, the client
+// sees.
+func (b *bucket) converse(tcp net.Conn) {
 	conn := tls.Server(tcp, b.config)
 	defer conn.Close()
 	buf := make([]byte, payload)
@@ -100,7 +112,7 @@ func (b *bucket) answer(conn net.Conn, head string, more, buf []byte) (rest []by
 	case ok && method == "GET":
 		size := smallObject
 		if strings.HasPrefix(target, "/large") {
-			size = largeObject
+			size = b.large
 		}
 		return more, b.send(conn, size)
 	case ok && method == "PUT":

@@ -18,6 +18,8 @@ type subject struct {
 	ways []way
 	// only lists its scenarios; nil means all but "rules".
 	only []string
+	// always measured, whatever is asked for.
+	always bool
 	// passes is for subjects that leave TLS alone on wayInspect, too.
 	passes bool
 	// silent subjects write no log.

@@ -20,7 +20,9 @@ func sallyports(o *options) []*subject {
 	lean.ways = ways[:1]
 	spliced := one(base+"-spliced", o.Sallyport, func(s *site) launch { return sallyport(s, setting{protocol: "tls", flows: "both"}) })
 	spliced.ways, spliced.passes = []way{wayInspect}, true
-	all := []*subject{one(base, o.Sallyport, asShipped), lean, spliced}
+	product := one(base, o.Sallyport, asShipped)
+	product.always = true
+	all := []*subject{product, lean, spliced}
 	for _, rules := range []int{10, 1000, 100000} {
 		if o.Quick && rules > 1000 {
 			continue
@@ -33,7 +35,9 @@ func sallyports(o *options) []*subject {
 		all = append(all, s)
 	}
 	for i, path := range o.Against {
-		all = append(all, one(fmt.Sprintf("%s-%d-%s", base, i+2, filepath.Base(path)), path, asShipped))
+		other := one(fmt.Sprintf("%s-%d-%s", base, i+2, filepath.Base(path)), path, asShipped)
+		other.always = true
+		all = append(all, other)
 	}
 	return all
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -61,6 +62,65 @@ func TestAnswerSize(t *testing.T) {
 			}
 			if err != nil || got != tt.want {
 				t.Errorf("got %d, %v; want %d", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestBucket: requests are answered with as many bytes as they ask for and
+// counted; who shows another authority's certificate than the one expected is
+// not taken for it.
+func TestBucket(t *testing.T) {
+	o := &options{Dir: t.TempDir()}
+	if err := o.certify(); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.LoadX509KeyPair(o.pem(originCert), o.key(originCert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bucket{config: &tls.Config{Certificates: []tls.Certificate{cert}}, zeros: make([]byte, payload), large: 3*payload + 7}
+	var all sync.WaitGroup
+	all.Go(func() { _ = b.serve(ln) }) // until the listener closes
+	t.Cleanup(func() {
+		ln.Close()
+		all.Wait()
+	})
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	if err := askBucket(t.Context(), dial(), bucketName, 443, o.pem(originCA)); err != nil {
+		t.Errorf("the bucket: %v", err)
+	}
+	if err := askBucket(t.Context(), dial(), bucketName, 443, o.pem(proxyCA)); err == nil {
+		t.Error("the bucket's own certificate was taken for an inspector's")
+	}
+	for _, tt := range []struct {
+		kind  kind
+		bytes int // counted for one request, about
+	}{{kindGet, 0}, {kindDownload, b.large}, {kindUpload, b.large}} {
+		t.Run(string(tt.kind), func(t *testing.T) {
+			c, err := newSecureClient(task{Kind: tt.kind, TLSPort: 443, Roots: o.pem(originCA), Large: b.large})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, buf := tls.Client(dial(), c.config), make([]byte, payload)
+			for range 2 {
+				if err := c.ask(conn, buf); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := int(c.bytes.Load()); c.requests.Load() != 2 || n > 2*tt.bytes || n < 2*(tt.bytes-smallObject) {
+				t.Errorf("%d requests and %d bytes are counted", c.requests.Load(), n)
 			}
 		})
 	}
