@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,14 +83,14 @@ type job interface {
 }
 
 // runClient does the task that config describes as JSON and reports on stdout.
-func runClient(config string, stdin io.Reader, stdout io.Writer) error {
+func runClient(ctx context.Context, config string, stdin io.Reader, stdout io.Writer) error {
 	var t task
 	if err := json.Unmarshal([]byte(config), &t); err != nil {
 		return err
 	}
 	say := json.NewEncoder(stdout)
 	if t.Kind.inTLS() {
-		return runSecure(t, say)
+		return runSecure(ctx, t, say)
 	}
 	quietRuntime()
 	c, err := newClient(t)

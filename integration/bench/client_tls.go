@@ -96,28 +96,33 @@ const (
 )
 
 // runSecure does a task in TLS, and reports like the loop's clients.
-func runSecure(t task, say *json.Encoder) error {
+func runSecure(ctx context.Context, t task, say *json.Encoder) error {
 	frugalRuntime()
 	c, err := newSecureClient(t)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
 	for range t.Count {
 		all.Go(func() { c.keep(ctx) })
 	}
-	time.Sleep(t.Warm)
+	if err := pause(ctx, t.Warm); err != nil {
+		return err
+	}
 	c.forget()
 	if err := say.Encode(report{}); err != nil {
 		return err
 	}
 	began := time.Now()
-	time.Sleep(t.For)
-	for c.units() == 0 && time.Since(began) < t.For+stragglers && !c.spoilt() {
-		time.Sleep(10 * time.Millisecond)
+	err = pause(ctx, t.For)
+	for err == nil && c.units() == 0 && time.Since(began) < t.For+stragglers && !c.spoilt() {
+		err = pause(ctx, 10*time.Millisecond)
+	}
+	if err != nil {
+		return err
 	}
 	return say.Encode(c.report(time.Since(began)))
 }

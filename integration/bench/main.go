@@ -57,9 +57,9 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		case roleOrigin:
 			return runOrigin(args[1])
 		case roleBucket:
-			return runBucket(args[1])
+			return runBucket(ctx, args[1])
 		case roleClient:
-			return runClient(args[1], stdin, stdout)
+			return runClient(ctx, args[1], stdin, stdout)
 		case roleFloor:
 			return runFloor(args[1])
 		}

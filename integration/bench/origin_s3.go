@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ type bucketConfig struct {
 }
 
 // runBucket serves until the process is ended.
-func runBucket(config string) error {
+func runBucket(ctx context.Context, config string) error {
 	var c bucketConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
@@ -49,7 +50,7 @@ func runBucket(config string) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(c.Addr))
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Addr.String())
 	if err != nil {
 		return err
 	}
