@@ -80,9 +80,9 @@ const (
 	lackPrincipal
 )
 
-// lacks returns the first thing that c, whose Addr is unmapped, does not have.
+// lacks returns the first thing that c does not have.
 func (s *source) lacks(c *Source) lack {
-	if s.cidrs && !s.prefixes.holds(c.Addr) {
+	if s.cidrs && !s.prefixes.holds(c.Addr.Unmap()) {
 		return lackAddress
 	}
 	if len(s.endpoints) > 0 && !holdsText(s.endpoints, c.VPCEndpoint) {
@@ -138,17 +138,21 @@ func (m *ecsMatch) lacks(t *Task) (what lack, tag string) {
 type caller struct {
 	Source
 	in    [8]int32 // n of them, ascending
-	n     int
-	more  bool  // there are others: only the sources themselves can tell
+	n     int32
 	first int32 // the lowest of all, -1 for none
+	more  bool  // there are others: only the sources themselves can tell
 	mode  Mode
 }
 
-// caller finds the sources of a query's caller, and the mode in force for it:
-// of its sources that state one the strictest, else the documents'.
-func (p *Policy) caller(q *Query) caller {
-	c, stated := caller{Source: q.Source, first: -1, mode: Report}, false
-	c.Addr = c.Addr.Unmap()
+// find finds the sources of a query's caller, and the mode in force for it: of
+// its sources that state one the strictest, else the documents'.
+func (c *caller) find(p *Policy, q *Query) {
+	c.Source, c.first = q.Source, -1
+	if len(p.sources) == 0 {
+		c.mode = p.standing.modeAt(q.At)
+		return
+	}
+	stated, mode := false, Report
 	p.callers.find(&c.Source, func(ids []int32, _ bool) {
 		for _, i := range ids {
 			s := &p.sources[i]
@@ -158,15 +162,15 @@ func (p *Policy) caller(q *Query) caller {
 			c.first = first(c.first, i)
 			if s.standing != nil {
 				stated = true
-				c.mode = min(c.mode, s.standing.modeAt(q.At))
+				mode = min(mode, s.standing.modeAt(q.At))
 			}
 			c.add(i)
 		}
 	})
 	if !stated {
-		c.mode = p.standing.modeAt(q.At)
+		mode = p.standing.modeAt(q.At)
 	}
-	return c
+	c.mode = mode
 }
 
 // add notes a source, once.
@@ -177,7 +181,7 @@ func (c *caller) add(id int32) {
 	}
 	switch {
 	case at < c.n && c.in[at] == id:
-	case c.n == len(c.in):
+	case int(c.n) == len(c.in):
 		c.more = true
 	default:
 		copy(c.in[at+1:c.n+1], c.in[at:c.n])
@@ -229,7 +233,7 @@ type callerIndex struct {
 
 // find visits the sources that a caller may belong to, some of them twice.
 func (x *callerIndex) find(c *Source, visit visit) {
-	x.addresses.find(c.Addr, visit)
+	x.addresses.find(c.Addr.Unmap(), visit)
 	if c.Principal != "" && len(x.principals) > 0 {
 		visit(x.principals[c.Principal], true)
 	}

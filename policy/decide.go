@@ -102,10 +102,11 @@ func (p *Policy) Decide(q Query) Decision {
 	if p == nil {
 		return Decision{Reason: unmatched(q.Host, S3Ref{}), Enforcement: q.enforcement()}
 	}
-	s := p.begin(&q)
+	var s search
+	s.begin(p, &q)
 	d := Decision{S3: s.s3, Enforcement: q.enforcement(), Mode: s.caller.mode}
 	if p.closed {
-		d.asked = asked{p, s.caller.Source, s.port, s.protocol}
+		d.asked = asked{p, q.Source, s.port, s.protocol}
 	}
 	if s.caller.first >= 0 {
 		d.Source = p.sources[s.caller.first].name
@@ -124,7 +125,7 @@ func (p *Policy) Decide(q Query) Decision {
 
 // answer reads the decision off a search that has run.
 func (s *search) answer(q *Query, d *Decision) {
-	unknown := s.policy.unknown(&s.caller.Source)
+	unknown := s.policy.unknown(&q.Source)
 	switch {
 	case s.deny >= 0 && !unknown:
 		d.Rule, d.Reason = &s.policy.rules[s.deny], ReasonDenyRule
@@ -163,12 +164,13 @@ func (q *Query) enforcement() Enforcement {
 	return ""
 }
 
-// begin returns the search for a query that has not looked at a rule yet.
-func (p *Policy) begin(q *Query) search {
-	s := search{
-		policy: p, caller: p.caller(q), port: q.Port, asksProof: p.asksProof(q),
-		protocol: q.Protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
-	}
+// begin makes s, which is zero, the search for a query that has not looked at a
+// rule yet.
+func (s *search) begin(p *Policy, q *Query) {
+	s.policy, s.port, s.protocol = p, q.Port, q.Protocol
+	s.deny, s.allow, s.denyTLS, s.denyHTTP = -1, -1, -1, -1
+	s.caller.find(p, q)
+	s.asksProof = p.asksProof(q)
 	if s.protocol == ProtocolUnknown {
 		switch q.Via {
 		case ViaTLS:
@@ -182,7 +184,6 @@ func (p *Policy) begin(q *Query) search {
 	if q.S3 != nil {
 		s.s3, s.asks.call = q.S3.Ref, q.S3
 	}
-	return s
 }
 
 // named returns the name that is decided about: a call's own, where there is

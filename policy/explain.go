@@ -101,7 +101,8 @@ type near struct {
 // considered says of each rule whose destination fits why it applies or not,
 // then the same of a copy's source.
 func (e *Explanation) considered(p *Policy) {
-	s := p.begin(&e.Query)
+	var s search
+	s.begin(p, &e.Query)
 	host := e.Query.named()
 	s.run(host)
 	if e.weigh(&s, func(v visit) { s.candidates(host, v) }) == 0 && len(p.rules) > 0 {

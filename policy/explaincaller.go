@@ -8,11 +8,11 @@ import (
 // caller says which sources the caller belongs to, why not to the others, and
 // its mode.
 func (e *Explanation) caller(p *Policy) {
-	c := p.caller(&e.Query)
+	c := &e.Query.Source
 	who := c.text()
 	var names []string
 	for i := range p.sources {
-		if s := &p.sources[i]; s.lacks(&c.Source) == lackNothing {
+		if s := &p.sources[i]; s.lacks(c) == lackNothing {
 			names = append(names, fmt.Sprintf("%q (%s)", s.name, s.pos))
 		}
 	}
@@ -26,9 +26,9 @@ func (e *Explanation) caller(p *Policy) {
 		e.say("the caller %s belongs to no source", who)
 	}
 	if who != "" {
-		e.outside(p, &c.Source)
+		e.outside(p, c)
 	}
-	e.standing(p, &c)
+	e.standing(p, c)
 }
 
 // outside says of the sources that the caller does not belong to what it lacks.
@@ -52,9 +52,9 @@ func (e *Explanation) outside(p *Policy, c *Source) {
 }
 
 // standing says what follows from who the caller is, before any rule is asked.
-func (e *Explanation) standing(p *Policy, c *caller) {
+func (e *Explanation) standing(p *Policy, c *Source) {
 	switch {
-	case p.unknown(&c.Source):
+	case p.unknown(c):
 		e.say("who the caller is is not known, and unknown_source is deny: no rule can allow it")
 	case c.Unidentified && c.Principal != "":
 		e.say("no task is known at its address, but it has proven its principal")

@@ -55,10 +55,8 @@ func (d Decision) DenyingRule(a netip.Addr) *Rule {
 	if q.policy == nil {
 		return nil
 	}
-	s := search{
-		policy: q.policy, caller: q.policy.caller(&Query{Source: q.source}), port: q.port, protocol: q.protocol,
-		deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1,
-	}
+	s := search{policy: q.policy, port: q.port, protocol: q.protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1}
+	s.caller.find(q.policy, &Query{Source: q.source})
 	q.policy.addresses.find(a.Unmap(), s.consider)
 	s.settle(d.Protocol)
 	if s.deny < 0 {

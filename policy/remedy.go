@@ -35,7 +35,8 @@ func (p *Policy) remedy(q Query, d Decision) string {
 		return ""
 	}
 	lines := []string{"- name: " + p.freeName(name), "  " + destination}
-	s := p.begin(&q)
+	var s search
+	s.begin(p, &q)
 	protocol, standard := s.protocol, uint16(443)
 	if protocol == ProtocolUnknown {
 		protocol = ProtocolTLS
