@@ -15,8 +15,8 @@ type key struct {
 }
 
 // shards is the number of maps that the table is cut into: a change copies
-// one of them, with some two hundred of 50,000 tasks.
-const shards = 256
+// one of them, with some twelve of 50,000 tasks.
+const shards = 4096
 
 // table finds tasks by key, for readers without a lock. Writers take turns,
 // which is the registry's affair.
@@ -25,9 +25,10 @@ type table struct {
 }
 
 // shard returns the key's map. Addresses of one subnet differ in their last
-// byte, those of IPv6 interfaces are random there.
+// bits, those of IPv6 interfaces are random there.
 func (t *table) shard(k key) *atomic.Pointer[map[key]*policy.Task] {
-	return &t.shards[k.addr.As16()[15]]
+	a := k.addr.As16()
+	return &t.shards[(int(a[14])<<8|int(a[15]))%shards]
 }
 
 // get returns the task behind k, nil when there is none.
