@@ -21,12 +21,12 @@ type iamDocument struct {
 }
 
 type iamStatement struct {
-	Sid       string                       `json:"Sid"`
-	Effect    string                       `json:"Effect"`
-	Principal iamPrincipal                 `json:"Principal"`
-	Action    iamValues                    `json:"Action"`
-	Resource  iamValues                    `json:"Resource"`
-	Condition map[string]map[string]iamAny `json:"Condition"`
+	Sid       string                          `json:"Sid"`
+	Effect    string                          `json:"Effect"`
+	Principal iamPrincipal                    `json:"Principal"`
+	Action    iamValues                       `json:"Action"`
+	Resource  iamValues                       `json:"Resource"`
+	Condition map[string]map[string]iamValues `json:"Condition"`
 }
 
 // iamPrincipal is "*", all that an endpoint policy of S3 can have.
@@ -54,8 +54,6 @@ func (v *iamValues) UnmarshalJSON(data []byte) error {
 	}
 	return nil
 }
-
-type iamAny = iamValues
 
 // parseIAM reads a document strictly: no key that is none, every element that
 // must be there, and in the form that S3's gateway endpoints take.
@@ -156,7 +154,7 @@ func (d iamDocument) allows(q iamRequest) bool {
 }
 
 func (s *iamStatement) matches(q iamRequest) bool {
-	any := func(patterns []string, text string, fold bool) bool {
+	fits := func(patterns []string, text string, fold bool) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {
 			if fold {
 				p, text = strings.ToLower(p), strings.ToLower(text)
@@ -164,7 +162,7 @@ func (s *iamStatement) matches(q iamRequest) bool {
 			return iamLike(p, text)
 		})
 	}
-	if !any(s.Action, q.action, true) || !any(s.Resource, q.resource, false) {
+	if !fits(s.Action, q.action, true) || !fits(s.Resource, q.resource, false) {
 		return false
 	}
 	for operator, keys := range s.Condition {
@@ -177,7 +175,7 @@ func (s *iamStatement) matches(q iamRequest) bool {
 			case "StringNotEquals":
 				holds = !present || !slices.Contains(values, got)
 			case "StringLike":
-				holds = present && any(values, got, false)
+				holds = present && fits(values, got, false)
 			case "StringEqualsIfExists":
 				holds = !present || slices.Contains(values, got)
 			case "Null":

@@ -170,9 +170,19 @@ func ownedByAWS(bucket string) bool {
 	}
 	for _, shape := range [...][2]string{
 		{"prod-", "-starport-layer-bucket"},
-		{"al2023-repos-", "-de612dc2"}, {"al2023-", ""}, {"amazonlinux-2-repos-", ""}, {"packages.", ".amazonaws.com"}, {"repo.", ".amazonaws.com"},
-		{"aws-ssm-", ""}, {"amazon-ssm-", ""}, {"amazon-ssm-packages-", ""}, {"patch-baseline-snapshot-", ""}, {"", "-birdwatcher-prod"},
-		{"amazoncloudwatch-agent-", ""}, {"aws-codedeploy-", ""}, {"cloudformation-waitcondition-", ""},
+		{"al2023-repos-", "-de612dc2"},
+		{"al2023-", ""},
+		{"amazonlinux-2-repos-", ""},
+		{"packages.", ".amazonaws.com"},
+		{"repo.", ".amazonaws.com"},
+		{"aws-ssm-", ""},
+		{"amazon-ssm-", ""},
+		{"amazon-ssm-packages-", ""},
+		{"patch-baseline-snapshot-", ""},
+		{"", "-birdwatcher-prod"},
+		{"amazoncloudwatch-agent-", ""},
+		{"aws-codedeploy-", ""},
+		{"cloudformation-waitcondition-", ""},
 	} {
 		rest, ok := strings.CutPrefix(bucket, shape[0])
 		region, ok2 := strings.CutSuffix(rest, shape[1])
@@ -281,8 +291,8 @@ func (d *endpointRenderer) alias(r *endpointRule, alias string) {
 // is NAME-METADATA-s3alias, a long NAME cut.
 func aliasedName(alias string) string {
 	rest := strings.TrimSuffix(strings.TrimSuffix(alias, "-s3alias"), "-ext")
-	if i := strings.IndexByte(rest, '*'); i >= 0 {
-		return strings.TrimRight(rest[:i], "-")
+	if head, _, glob := strings.Cut(rest, "*"); glob {
+		return strings.TrimRight(head, "-")
 	}
 	i := strings.LastIndexByte(rest, '-')
 	return strings.TrimRight(rest[:max(i, 0)], "-")
