@@ -402,3 +402,27 @@ func TestDialClosesLosers(t *testing.T) {
 		t.Errorf("the late connection is open: %v", err)
 	}
 }
+
+// TestDialBindsNothing: a port that was bound before it was connected is
+// nobody else's, though what it leads to is another address.
+func TestDialBindsNothing(t *testing.T) {
+	first, second := listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")
+	conn, err := connectTo(t.Context(), first, permitAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	port := addrPortOf(conn.LocalAddr()).Port()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	only := int(port)<<16 | int(port) // the highest and the lowest port to choose from
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, only); err != nil {
+		t.Skipf("a socket cannot be told its port without binding it: %v", err) // Linux before 6.3
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: second.Addr().As4(), Port: int(second.Port())}); err != nil {
+		t.Errorf("port %d leads to %s and can lead nowhere else: %v", port, first, err)
+	}
+}
