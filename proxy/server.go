@@ -81,7 +81,7 @@ type Server struct {
 	buffers    relayBuffers
 	sniffed    sniffBuffers
 	listeners  []*net.TCPListener
-	work       sync.WaitGroup // accepted connections and the loops that Run owns
+	work       sync.WaitGroup // accepted connections, and who accepts them
 	cut        chan struct{}  // closed by Cut
 	cutOnce    sync.Once
 }
@@ -166,7 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.front.base = connCtx
 	for i, ln := range s.listeners {
-		loops.Go(func() { s.accept(connCtx, ln, &s.cfg.Listeners[i]) })
+		s.work.Go(func() { s.accept(connCtx, ln, &s.cfg.Listeners[i]) })
 	}
 	loops.Go(func() { s.front.serve(connCtx) })
 	loops.Go(func() { s.sweep(connCtx) })
