@@ -48,7 +48,8 @@ func (s *Server) look(f *flight) {
 	if time.Since(f.since) < min(idle, restAfter) {
 		return
 	}
-	quiet, t := time.Duration(0), f.tunnel.Load()
+	var quiet time.Duration
+	t := f.tunnel.Load()
 	if t != nil {
 		quiet = t.quiet(idle)
 	} else {

@@ -39,8 +39,8 @@ const (
 
 // Each side of a tunnel is watched for what comes, edge-triggered: a read that
 // does not fill the buffer has emptied the socket, and the next bytes are a
-// new event.
-const loopEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+// new event. Urgent data is the exception: a read ends there, whatever follows.
+const loopEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
 // An event tells the tunnel and which of its sides.
 const (
@@ -122,8 +122,9 @@ func (l *loop) stir(events []unix.EpollEvent, buf []byte) {
 	}
 }
 
-// add takes t in. Its sides must be bare, and its mutex held. It returns false,
-// and has changed nothing, when the loop is closed or the kernel refuses.
+// add takes t in. Its sides must have descriptors, and its mutex be held. It
+// returns false, and has changed nothing, when the loop is closed or the kernel
+// refuses.
 func (l *loop) add(t *tunnel) bool {
 	l.mu.Lock()
 	if l.closed {

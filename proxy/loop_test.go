@@ -92,9 +92,9 @@ func TestRestingTunnelKeepsAlive(t *testing.T) {
 			return tu.alive
 		})
 		tu.mu.Lock()
-		defer tu.mu.Unlock()
 		checkKeepAlive(t, tu.client.fd)
 		checkKeepAlive(t, tu.server.fd)
+		tu.mu.Unlock()
 	}
 }
 

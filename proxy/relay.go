@@ -32,6 +32,7 @@ type relay struct {
 	dst, src *side
 	n        int64  // bytes carried
 	done     bool   // src has ended, or err says why it could not go on
+	gone     bool   // src is gone altogether: it takes nothing any more either
 	err      error  //
 	rest     []byte // read in the loop and not yet written
 	full     int    // reads in the loop, the last ones, that filled its buffer
@@ -39,8 +40,9 @@ type relay struct {
 
 // move carries what src has for dst, in the loop; ending tells that src's end
 // is known to have come, behind what there is, and last that the other
-// direction has ended, so that the close which follows says it all. It returns false when this is
-// not for the loop any more: a stream, or a dst that takes no more.
+// direction has ended, so that the close which follows says it all. It returns
+// false when this is not for the loop any more: a stream, or a dst that takes
+// no more.
 func (r *relay) move(buf []byte, ending, last bool) bool {
 	for {
 		n, err := unix.Read(r.src.fd, buf)
@@ -60,6 +62,9 @@ func (r *relay) move(buf []byte, ending, last bool) bool {
 		}
 		if !r.pass(buf[:n]) {
 			return false
+		}
+		if r.done {
+			return true // dst is gone
 		}
 		if r.full++; n < len(buf) {
 			r.full = 0
@@ -96,6 +101,14 @@ func (r *relay) pass(p []byte) bool {
 	return true
 }
 
+// flush writes what is left over to dst, in the loop's way.
+func (r *relay) flush() {
+	if p := r.rest; p != nil {
+		r.rest = nil
+		r.pass(p)
+	}
+}
+
 // end passes src's end on, which shutting dst down has answered with err.
 func (r *relay) end(err error) {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ENOTCONN) {
@@ -108,13 +121,16 @@ func (r *relay) fail(err error) { r.done, r.err = true, err }
 
 // pump carries src to dst until src ends, on a goroutine, and passes the end
 // on: a half-close as a half-close. It returns early, not done, when a read
-// deadline interrupts it: nothing is between the two then. On an error it stops
-// the other direction too. It is a named function for the sake of goroutine
-// dumps.
+// deadline interrupts it: nothing is between the two then. It is a named
+// function for the sake of goroutine dumps.
 func (r *relay) pump(buffers *relayBuffers) {
-	n, err := r.dst.tcp.Write(r.rest)
-	r.n += int64(n)
-	r.rest = r.rest[n:]
+	var err error
+	if len(r.rest) > 0 { // to write nothing would find out about a dst that has yet to be read
+		var n int
+		n, err = r.dst.tcp.Write(r.rest)
+		r.n += int64(n)
+		r.rest = r.rest[n:]
+	}
 	volume := false
 	if err == nil {
 		r.rest = nil
@@ -128,14 +144,15 @@ func (r *relay) pump(buffers *relayBuffers) {
 	if errors.Is(err, os.ErrDeadlineExceeded) && len(r.rest) == 0 {
 		return
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		r.fail(err)
-	} else {
+	case r.src.gone():
+		// What looks like an end may be a reset of which the other direction was
+		// told. The close that follows says what it was.
+		r.done, r.gone = true, true
+	default:
 		r.end(r.dst.tcp.CloseWrite())
-	}
-	if r.err != nil {
-		interrupt(r.src.tcp)
-		interrupt(r.dst.tcp)
 	}
 }
 

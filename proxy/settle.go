@@ -30,44 +30,75 @@ func (t *tunnel) settle() bool {
 	if t.bound || t.up.rest != nil || t.down.rest != nil {
 		return false
 	}
-	err := t.client.strip()
-	if err == nil {
-		err = t.server.strip()
-	}
-	t.moved.Store(time.Now().UnixNano())
-	if t.looped = true; err == nil && t.loop.add(t) {
-		return true
-	}
-	t.looped = false
-	t.dress()
-	return false
+	t.looped = t.strip()
+	return t.looped
 }
 
-// lift takes over a tunnel that has just left the loop, for goroutines.
+// strip takes both sockets from the runtime and into the loop. If it fails all
+// is as it was: who has no descriptor to spare must not wait for one.
+func (t *tunnel) strip() bool {
+	client, err := t.client.descriptor()
+	if err != nil {
+		return false
+	}
+	server, err := t.server.descriptor()
+	if err != nil {
+		_ = unix.Close(client) // the socket stays open
+		return false
+	}
+	t.client.fd, t.server.fd = client, server
+	if !t.loop.add(t) {
+		_, _ = unix.Close(client), unix.Close(server) // likewise
+		return false
+	}
+	t.moved.Store(time.Now().UnixNano())
+	for _, s := range []*side{&t.client, &t.server} {
+		_ = s.tcp.Close() // likewise: fd is it, too
+		s.bare = true
+	}
+	return true
+}
+
+// lift takes over a tunnel that has just left the loop, for goroutines. Where
+// no descriptor is left it goes back: it returns true then. What waits to be
+// written is written first.
 func (t *tunnel) lift() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.loop.unwatch(t)
-	t.dress()
+	for !t.over() && !t.dress() {
+		t.up.flush()
+		t.down.flush()
+		if t.up.rest == nil && t.down.rest == nil && !t.over() {
+			if t.looped = t.loop.add(t); t.looped {
+				return true
+			}
+		}
+		t.mu.Unlock()
+		<-time.After(liftPause)
+		t.mu.Lock()
+	}
 	if t.flight.endedBy() != "" {
 		t.halt()
 	}
 	return false
 }
 
-// dress makes both sides ready for goroutines. That takes a descriptor; where
-// there is none left, the tunnel waits for one, or for its end.
-func (t *tunnel) dress() {
-	for _, s := range []*side{&t.client, &t.server} {
-		for s.bare && t.flight.endedBy() == "" {
-			if err := s.dress(); err == nil {
-				break
-			}
-			t.mu.Unlock()
-			time.Sleep(liftPause)
-			t.mu.Lock()
-		}
+// dress gives both sockets back to the runtime. If it fails all is as it was.
+func (t *tunnel) dress() bool {
+	client, err := t.client.conn()
+	if err != nil {
+		return false
 	}
+	server, err := t.server.conn()
+	if err != nil {
+		_ = client.Close() // the socket stays open
+		return false
+	}
+	t.client.dress(client)
+	t.server.dress(server)
+	t.alive = false // package net has its own idea of keepalive
+	return true
 }
 
 // stir moves what has come on one side of a tunnel in the loop, and finds out
@@ -96,15 +127,21 @@ func (t *tunnel) shift(from int, events uint32, buf []byte) (stays bool) {
 			r.fail(&refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)})
 		}
 	}()
+	stays = true
 	if !r.done {
-		return r.move(buf, events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0, other.done)
+		stays = r.move(buf, events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0, other.done)
 	}
-	// It has said all that it had to say. That it is gone altogether matters to
-	// what it is still told.
-	if events&unix.EPOLLERR != 0 && !other.done {
-		if code, err := unix.GetsockoptInt(r.src.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
-			other.fail(unix.Errno(code))
-		}
+	switch {
+	case !r.done:
+		return stays && events&unix.EPOLLPRI == 0 // who reads on goroutines reads past what is urgent
+	case other.done:
+	case r.err != nil && r.dst.gone():
+		// It takes nothing any more, and may have said why before that.
+		other.move(buf, true, true)
+	case r.err == nil && events&unix.EPOLLHUP != 0:
+		// It has said all that it had to say. That it is gone altogether matters
+		// to what it is still told.
+		other.fail(r.src.fault())
 	}
 	return true
 }

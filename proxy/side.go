@@ -19,37 +19,39 @@ type side struct {
 	bare bool
 }
 
-// strip takes the socket from the runtime. If it fails all is as it was.
-func (s *side) strip() error {
+// descriptor returns a copy of the socket's descriptor, for a side to be bare.
+func (s *side) descriptor() (int, error) {
 	raw, err := s.tcp.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("take a socket from the runtime: %w", err)
+		return -1, fmt.Errorf("take a socket from the runtime: %w", err)
 	}
 	fd, fcntlErr := -1, error(nil)
 	err = raw.Control(func(old uintptr) { fd, fcntlErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
 	if err := errors.Join(err, os.NewSyscallError("fcntl", fcntlErr)); err != nil {
-		return fmt.Errorf("take a socket from the runtime: %w", err)
+		return -1, fmt.Errorf("take a socket from the runtime: %w", err)
 	}
-	_ = s.tcp.Close() // the socket stays open: fd is it, too
-	s.fd, s.bare = fd, true
-	return nil
+	return fd, nil
 }
 
-// dress gives the socket back to the runtime. If it fails all is as it was.
-func (s *side) dress() error {
+// conn returns a connection that is the bare socket, too.
+func (s *side) conn() (*net.TCPConn, error) {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("give a socket back to the runtime: %w", os.NewSyscallError("fcntl", err))
+		return nil, fmt.Errorf("give a socket back to the runtime: %w", os.NewSyscallError("fcntl", err))
 	}
 	f := os.NewFile(uintptr(fd), "tunnel")
 	c, err := net.FileConn(f) // one more copy
 	_ = f.Close()             // the socket stays open
 	if err != nil {
-		return fmt.Errorf("give a socket back to the runtime: %w", err)
+		return nil, fmt.Errorf("give a socket back to the runtime: %w", err)
 	}
-	_ = unix.Close(s.fd)                    // likewise
-	s.tcp, s.bare = c.(*net.TCPConn), false //nolint:forcetypeassert // it was one
-	return nil
+	return c.(*net.TCPConn), nil //nolint:forcetypeassert // it was one
+}
+
+// dress makes tcp, which conn has returned, the one that counts.
+func (s *side) dress(tcp *net.TCPConn) {
+	_ = unix.Close(s.fd) // the socket stays open
+	s.tcp, s.fd, s.bare = tcp, -1, false
 }
 
 // info asks the kernel about the socket, see readTCPInfo.
@@ -58,6 +60,21 @@ func (s *side) info() (tcpInfo, bool) {
 		return tcpInfoOf(s.fd)
 	}
 	return readTCPInfo(s.tcp)
+}
+
+// gone reports whether the socket is dead in both directions: it was reset, or
+// has timed out. Whoever reads from it comes to an end.
+func (s *side) gone() bool {
+	info, ok := s.info()
+	return !ok || info.state == tcpClose
+}
+
+// fault returns why the bare socket is gone, as who writes to it is told.
+func (s *side) fault() error {
+	if code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+		return unix.Errno(code)
+	}
+	return unix.EPIPE
 }
 
 // stayAlive switches keepalive on.
@@ -86,10 +103,12 @@ func (s *side) resetOnClose() {
 	_ = s.tcp.SetLinger(0) // likewise
 }
 
-// close closes the socket.
+// close closes the socket. A descriptor is somebody else's afterwards, so that
+// nothing may name it any more.
 func (s *side) close() {
 	if s.bare {
 		_ = unix.Close(s.fd) // it is over either way
+		s.fd = -1
 		return
 	}
 	_ = s.tcp.Close() // likewise

@@ -18,6 +18,7 @@ type tcpInfo struct {
 	flow.TCP
 
 	state        uint8
+	received     uint64        // bytes, and one more for an end
 	lastSent     time.Duration // since data was last sent
 	lastReceived time.Duration // since data was last received
 }
@@ -46,6 +47,7 @@ func tcpInfoOf(fd int) (tcpInfo, bool) {
 			Retransmits: info.Total_retrans,
 		},
 		state:        info.State,
+		received:     info.Bytes_received,
 		lastSent:     time.Duration(info.Last_data_sent) * time.Millisecond,
 		lastReceived: time.Duration(info.Last_data_recv) * time.Millisecond,
 	}, true

@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -34,6 +37,7 @@ type tunnel struct {
 	looped bool  // it is there now
 	place  int32 // there
 	alive  bool  // keepalive is on
+	broken bool  // one direction has ended so that the other cannot go on
 }
 
 // run first writes preface, which was read from the client, to the origin,
@@ -57,8 +61,7 @@ func (t *tunnel) run(preface []byte) {
 	defer func() {
 		if !opened { // a panic: carry does not see to what is open yet
 			a.s.live.land(t.flight)
-			t.server.close()
-			t.client.close()
+			t.close()
 		}
 	}()
 	if !t.bound {
@@ -98,8 +101,7 @@ func (t *tunnel) carry(enter func() bool) {
 func (t *tunnel) salvage() {
 	if p := recover(); p != nil {
 		t.attempt.s.live.land(t.flight)
-		t.server.close()
-		t.client.close()
+		t.close()
 		panic(p)
 	}
 }
@@ -115,15 +117,100 @@ func (t *tunnel) pump() {
 	case t.up.done:
 		t.down.pump(buffers)
 	default:
-		down := make(chan struct{})
+		meet, up, down := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(down)
 			defer t.rescue(&t.down)
-			t.down.pump(buffers)
+			t.persist(&t.down, meet, up)
 		}()
-		t.up.pump(buffers)
+		t.persist(&t.up, meet, down)
+		close(up)
 		<-down
+		t.mourn()
 	}
+}
+
+// meetPause is how long an interrupted direction waits for the other.
+const meetPause = 50 * time.Millisecond
+
+// persist pumps r until it ends, or both directions are interrupted, which
+// meet at meet, or the other has gone. A direction that goes on because nobody
+// takes what it has written must not keep the other from its work.
+func (t *tunnel) persist(r *relay, meet chan struct{}, gone <-chan struct{}) {
+	for {
+		r.pump(&t.attempt.s.buffers)
+		if r.done {
+			t.fell(r)
+			return
+		}
+		select {
+		case meet <- struct{}{}:
+			return
+		case <-meet:
+			return
+		case <-gone:
+			return
+		case <-time.After(meetPause):
+		}
+		if !t.resume(r.src) {
+			return
+		}
+	}
+}
+
+// resume lets s be read again, unless there is no use in it.
+func (t *tunnel) resume(s *side) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.broken || t.flight.endedBy() != "" {
+		return false
+	}
+	_ = s.tcp.SetReadDeadline(time.Time{}) // if it fails, so will the next read
+	return true
+}
+
+// fell stops the other direction, too, where r has not ended in good order.
+func (t *tunnel) fell(r *relay) {
+	if r.err == nil && !r.gone {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.broken = true
+	switch {
+	case r.gone:
+		_ = r.dst.tcp.SetReadDeadline(time.Unix(1, 0)) // what it says, nobody hears
+	case r.dst.gone():
+		// It may have said why: that is read to its end, and delivered if it is
+		// taken at once.
+		_ = r.src.tcp.SetWriteDeadline(time.Now().Add(farewellTime))
+	default:
+		interrupt(r.src.tcp)
+		interrupt(r.dst.tcp)
+	}
+}
+
+// mourn tells what became of a side that was gone altogether when its end was
+// seen. Either it ended in good order, and then nothing can be told to it any
+// more; or it was reset, and the direction that writes to it was told of that.
+func (t *tunnel) mourn() {
+	for _, d := range []struct{ r, other *relay }{{&t.up, &t.down}, {&t.down, &t.up}} {
+		switch {
+		case !d.r.gone:
+		case !d.other.done:
+			d.other.fail(unix.EPIPE)
+		case d.other.err != nil && !t.finished(d.r):
+			d.r.fail(unix.ECONNRESET)
+		}
+	}
+}
+
+// finished reports whether the end of r's src was one for certain: the kernel
+// counts it as a byte received. What was read from a client before it had a
+// tunnel is not known, and splice(2) does not always say which error it was.
+func (t *tunnel) finished(r *relay) bool {
+	info, ok := r.src.info()
+	return ok && r == &t.down && !t.bound && info.received > uint64(r.n)
 }
 
 // over reports whether nothing is left to carry: both directions have ended,
@@ -137,6 +224,9 @@ func (t *tunnel) rescue(r *relay) {
 	if p := recover(); p != nil {
 		t.attempt.s.panicked(p)
 		r.fail(&refusal{outcome: flow.OutcomeInternalError, err: fmt.Errorf("panic: %v", p)})
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.broken = true
 		t.halt()
 	}
 }
@@ -154,9 +244,16 @@ func (t *tunnel) halt() {
 func (t *tunnel) end() {
 	t.record()
 	t.attempt.s.live.land(t.flight)
+	t.close()
+	t.conn.release()
+}
+
+// close closes both sides. Others may still ask about them.
+func (t *tunnel) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.server.close()
 	t.client.close()
-	t.conn.release()
 }
 
 // record tells how the tunnel ended, passes a reset on as a reset, and closes
@@ -180,11 +277,13 @@ func (t *tunnel) record() {
 	// Who has finished and then closes for good resets what still comes, a TLS
 	// close_notify as a rule. That is how many a tunnel ends when all is well,
 	// and a reset passed on would destroy what the other side has yet to read.
-	if originReset && t.down.done && t.down.err == nil {
+	// Where writing was answered by a reset there was no end before it, though
+	// reading, when the error had been told, could see one.
+	if originReset && t.down.done && t.down.err == nil && !errors.Is(t.up.err, unix.ECONNRESET) {
 		a.close(flow.OutcomeOK, flow.EndedByOrigin, "")
 		return
 	}
-	if clientReset && t.up.done && t.up.err == nil {
+	if clientReset && t.up.done && t.up.err == nil && !errors.Is(t.down.err, unix.ECONNRESET) {
 		a.close(flow.OutcomeOK, flow.EndedByClient, "")
 		return
 	}
