@@ -173,6 +173,19 @@ func TestCAFiles(t *testing.T) {
 	}
 }
 
+// TestNothingIsOverwritten: nor is what came to be after somebody looked.
+func TestNothingIsOverwritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.key")
+	for i, want := range []bool{true, false} {
+		if err := writeNew(path, []byte{byte('0' + i)}, 0o600, nil); want != (err == nil) {
+			t.Errorf("time %d: %v", i, err)
+		}
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "0" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestShowRefuses(t *testing.T) {
 	expired := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	leaf := issue(t, ecKey(t, elliptic.P256()), nil, func(c *x509.Certificate) { c.IsCA, c.PermittedDNSDomains = false, nil })

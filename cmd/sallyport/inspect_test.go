@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -16,6 +17,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -335,6 +337,20 @@ func TestDoubtOfRoots(t *testing.T) {
 	_, doubts := examineCA(issue(t, ecKey(t, elliptic.P256()), nil, nil).Certificate, time.Now())
 	if len(doubts) != 1 || !strings.Contains(doubts[0].what, "is a root, whose name constraints") {
 		t.Errorf("doubts %q", doubts)
+	}
+}
+
+// TestProxyIsHanded what the configuration says of inspection.
+func TestProxyIsHanded(t *testing.T) {
+	l, talk := load(t, "logging: {s3_keys: true}", nil)
+	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	if talk != "" || err != nil {
+		t.Fatal(talk, err)
+	}
+	defer admin.Close()
+	d := &daemon{cfg: l, ca: new(tls.Certificate), originRoots: x509.NewCertPool(), admin: admin}
+	if c := d.proxyConfig(); c.CA != d.ca || c.OriginRoots != d.originRoots || !c.S3Keys {
+		t.Errorf("the proxy gets %+v", c)
 	}
 }
 
