@@ -124,7 +124,9 @@ func (tr *trust) serve(t *testing.T) (proxy string) {
 }
 
 // urls are the two names' URLs.
-func (tr *trust) urls() []string { return []string{"https://" + s3Name + "/", "https://" + otherName + "/"} }
+func (tr *trust) urls() []string {
+	return []string{"https://" + s3Name + "/", "https://" + otherName + "/"}
+}
 
 // TestTrust: with what `sallyport ca` makes and the variables that it says,
 // each client trusts the CA for S3's names and, although the CA signed for
@@ -132,7 +134,9 @@ func (tr *trust) urls() []string { return []string{"https://" + s3Name + "/", "h
 func TestTrust(t *testing.T) {
 	t.Parallel()
 	tr := newTrust(t)
-	client := func(path string, args ...string) command { return command{path: path, args: args, env: tr.env, dir: "."} }
+	client := func(path string, args ...string) command {
+		return command{path: path, args: args, env: tr.env, dir: "."}
+	}
 
 	t.Run("curl", func(t *testing.T) {
 		curl := need(t, "curl")
