@@ -7,7 +7,9 @@
 // line ([AppendFlow]): a JSON object whose nested names, flattened with dots,
 // follow OpenTelemetry's semantic conventions where they have one
 // (client.address, server.address, network.peer.address, error.type, ...), and
-// are ours below "sallyport" where they have none. [FlowSchema] describes every
+// are ours below "sallyport" where they have none. Who called is user.name (the
+// principal) and aws.ecs (task, cluster, service): not service.name, which is
+// the conventions' word for whoever writes the line. [FlowSchema] describes every
 // line; a test holds the two together, and closed vocabularies are enums there.
 //
 //	event.name   level  when

@@ -13,7 +13,8 @@ import (
 // The bounds of strings in a flow line, in bytes after escaping. They are the
 // maxLength of flow.schema.json.
 const (
-	limitName   = 255 // host names, SNI, rule, owner, source
+	limitName   = 255 // host names, SNI, rule, owner, source, names of ECS
+	limitARN    = 512
 	limitPath   = 512
 	limitKey    = 1024 // of an object in S3, its longest
 	limitError  = 512
@@ -64,6 +65,7 @@ func line(l *zerolog.Event, e *flow.Event, at time.Time) *zerolog.Event {
 	if r.Client.IsValid() {
 		l.Dict("client", address(l.CreateDict(), r.Client))
 	}
+	addUser(l, r)
 	addServer(l, r)
 	addNetwork(l, r)
 	addTLS(l, &r.TLS)
@@ -163,19 +165,17 @@ func addHTTP(l *zerolog.Event, e *flow.Event) {
 	}
 }
 
-// addAWS adds aws.s3; the task's aws.ecs belongs in the same object.
-func addAWS(l *zerolog.Event, r *flow.Record) {
-	if r.S3.Form == "" {
-		return
-	}
-	d := l.CreateDict().Str("form", string(r.S3.Form))
+// addS3 adds what the host's name says of S3, and the request where it was
+// seen.
+func addS3(d *zerolog.Event, r *flow.Record) *zerolog.Event {
+	d.Str("form", string(r.S3.Form))
 	text(d, "bucket", r.S3.Bucket, limitName)
 	text(d, "access_point", r.S3.AccessPoint, limitName)
 	text(d, "account", r.S3.Account, limitName)
 	text(d, "region", r.S3.Region, limitName)
 	text(d, "partition", r.S3.Partition, limitName)
 	addS3Call(d, &r.S3Call)
-	l.Dict("aws", l.CreateDict().Dict("s3", d))
+	return d
 }
 
 // addS3Call adds what an inspected request asks of S3.
@@ -212,10 +212,14 @@ func own(d *zerolog.Event, e *flow.Event) *zerolog.Event {
 	d.Str("via", r.Via.String())
 	text(d, "enforcement", r.Enforcement(), limitName)
 	label(d, "source", r.Source)
+	text(d, "vpc_endpoint", r.VPCEndpoint, limitName)
 	label(d, "owner", r.Owner)
 	label(d, FieldPolicy, r.PolicyVersion)
 	if r.Listener.IsValid() {
 		d.Str(FieldListener, r.Listener.String())
+	}
+	if r.Original.IsValid() {
+		text(d, "original", r.Original.String(), limitName)
 	}
 	if e.Kind != flow.Opened {
 		text(d, "outcome", string(r.Outcome), limitName)

@@ -117,6 +117,17 @@ func lines() map[string]flow.Event {
 	report.Mode, report.Reason, report.WouldDeny = policy.Report, policy.ReasonNoRule, true
 	report.Rule, report.Owner = "", ""
 
+	task := base()
+	task.Principal, task.VPCEndpoint = "payments", "vpce-0a1b2c3d4e5f60718"
+	task.Original = netip.MustParseAddrPort("[2001:db8::9]:443")
+	task.Task = &policy.Task{
+		ARN:     "arn:aws:ecs:us-east-1:111122223333:task/prod/0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+		Cluster: "prod", Service: "payments-api", Family: "payments", Revision: 12, Tags: map[string]string{"team": "payments"},
+	}
+	stranger := denied()
+	stranger.Reason, stranger.Outcome = policy.ReasonUnknownSource, flow.Outcome(policy.ReasonUnknownSource)
+	stranger.Task = &policy.Task{ARN: "arn:aws:ecs:us-east-1:111122223333:task/0f1e2d3c", Family: "by-hand"} // of the short form
+
 	nothing := flow.Record{
 		Start: base().Start, Reason: policy.ReasonNotTLS, Outcome: flow.Outcome(policy.ReasonNotTLS),
 	}
@@ -129,7 +140,9 @@ func lines() map[string]flow.Event {
 		"close_http":     {Kind: flow.Closed, Record: plain},
 		"close_failed":   {Kind: flow.Closed, Record: failed},
 		"close_report":   {Kind: flow.Closed, Record: report},
+		"close_task":     {Kind: flow.Closed, Record: task},
 		"deny":           {Kind: flow.Denied, Record: denied()},
+		"deny_task":      {Kind: flow.Denied, Record: stranger},
 		"deny_nothing":   {Kind: flow.Denied, Record: nothing},
 		"deny_undecided": {Kind: flow.Denied, Record: undecided},
 	}
@@ -196,6 +209,9 @@ func TestSchemaRefuses(t *testing.T) {
 		{"a close without its bytes", "close", `"bytes_sent":4096,`, ``},
 		{"a level that is another kind's", "deny", `"level":"warn"`, `"level":"info"`},
 		{"ok as an error", "deny", `"error":{"type":"no_rule"`, `"error":{"type":"ok"`},
+		{"a task's unknown member", "close_task", `"family":"payments"`, `"tags":{}`},
+		{"a revision that is a number", "close_task", `"revision":"12"`, `"revision":12`},
+		{"a user without a name", "close_task", `"user":{"name":"payments"}`, `"user":{}`},
 		{"a control character", "close", `"address":"acme`, `"address":"\u0007acme`},
 	}
 	for _, tt := range tests {
@@ -386,13 +402,63 @@ func FuzzFlowLine(f *testing.F) {
 	})
 }
 
+// FuzzFlowCaller writes what is told of a caller: whatever its names hold, the
+// line is valid and says nothing else than them.
+func FuzzFlowCaller(f *testing.F) {
+	schema := compileSchema(f)
+	const arn = "arn:aws:ecs:us-east-1:111122223333:task/prod/0f1e2d3c"
+	f.Add("payments", arn, "prod", "api", "web", "vpce-0a1b2c3d", 7, uint8(1))
+	f.Add("a\r\n{\"level\":\"warn\"}", "arn:\x00/", "pr\u0430d", "\u202e", "\x1b[2J", "\"", -1, uint8(2))
+	f.Add(strings.Repeat("\\", 600), "arn::::"+strings.Repeat(":task/", 300), strings.Repeat("c", 600), strings.Repeat("\u2028", 300),
+		strings.Repeat("f", 600), strings.Repeat("\xff", 600), 1<<40, uint8(3))
+	f.Add("", "", "", "", "", "", 0, uint8(0))
+	f.Fuzz(func(t *testing.T, principal, arn, cluster, service, family, endpoint string, revision int, kind uint8) {
+		e := flow.Event{Kind: flow.Kind(1 + kind%3), Record: base()}
+		if e.Kind == flow.Denied {
+			e.Record = denied()
+		}
+		e.Record.Principal, e.Record.VPCEndpoint = principal, endpoint
+		e.Record.Task = &policy.Task{ARN: arn, Cluster: cluster, Service: service, Family: family, Revision: revision}
+		line := AppendFlow(nil, &e)
+		if body, ok := bytes.CutSuffix(line, []byte("\n")); !ok || !printable(body) || len(line) > maxFlowLine {
+			t.Fatalf("%q is not one short line of printable ASCII", line)
+		}
+		if dup := duplicate(t, string(line)); dup != "" {
+			t.Fatalf("%q occurs twice in %s", dup, line)
+		}
+		validate(t, schema, line)
+		var got struct {
+			User struct{ Name string }
+			AWS  struct {
+				ECS struct {
+					Cluster, Service struct{ Name string }
+					Task             struct{ ARN, Family, Revision string }
+				}
+			}
+		}
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatal(err)
+		}
+		ecs := got.AWS.ECS
+		if got.User.Name != clean(principal, limitName) || ecs.Cluster.Name != clean(cluster, limitName) || ecs.Service.Name != clean(service, limitName) ||
+			ecs.Task.ARN != clean(arn, limitARN) || ecs.Task.Family != clean(family, limitName) {
+			t.Fatalf("the caller is not told as it is: %s", line)
+		}
+	})
+}
+
 func BenchmarkAppendFlow(b *testing.B) {
-	e := flow.Event{Kind: flow.Closed, Record: base()}
-	e.Record.Owner = "platform-team"
-	var buf []byte
-	b.ReportAllocs()
-	for b.Loop() {
-		buf = AppendFlow(buf[:0], &e)
+	all := lines()
+	for _, name := range []string{"close", "close_task"} {
+		e := all[name]
+		e.Record.Owner = "platform-team"
+		b.Run(name, func(b *testing.B) {
+			var buf []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				buf = AppendFlow(buf[:0], &e)
+			}
+			b.SetBytes(int64(len(buf)))
+		})
 	}
-	b.SetBytes(int64(len(buf)))
 }
