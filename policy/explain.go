@@ -15,6 +15,9 @@ type Explanation struct {
 	// cannot be read. On a connection that is not inspected nobody sees it, and
 	// Decision does not regard it.
 	Request *S3Call
+	// Sources names the sources that the caller belongs to, in the documents'
+	// order.
+	Sources []string
 	// Steps are what was looked at, in the order in which it counted.
 	Steps []string
 	// Remedy is the smallest rule that would allow the attempt, as an entry of
@@ -176,8 +179,12 @@ func (p *Policy) wording(s *search, n near) string {
 			names[i] = strconv.Quote(p.sources[id].name)
 		}
 		text := subject + fmt.Sprintf("%s it for the sources %s only", verb, strings.Join(names, ", "))
-		if r.Verdict == Allow && s.asksProof && s.provable(r.match.sources) {
-			text += "; proxy credentials could make the caller one of them"
+		if r.Verdict == Deny || s.caller.Principal != "" || s.asks.call != nil || !s.provable(r.match.sources) {
+			return text
+		}
+		text += "; proxy credentials could make the caller one of them"
+		if !s.asksProof {
+			text += ", over CONNECT"
 		}
 		return text
 	case missOperation, missAccount:

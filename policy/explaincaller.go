@@ -14,6 +14,7 @@ func (e *Explanation) caller(p *Policy) {
 	for i := range p.sources {
 		if s := &p.sources[i]; s.lacks(c) == lackNothing {
 			names = append(names, fmt.Sprintf("%q (%s)", s.name, s.pos))
+			e.Sources = append(e.Sources, s.name)
 		}
 	}
 	switch {

@@ -47,6 +47,25 @@ func newCallJSON(c *S3Call, d Decision) *callJSON {
 	return out
 }
 
+// taskJSON is a task in words.
+type taskJSON struct {
+	ARN      string            `json:"arn,omitempty"`
+	Cluster  string            `json:"cluster,omitempty"`
+	Service  string            `json:"service,omitempty"`
+	Family   string            `json:"family,omitempty"`
+	Revision int               `json:"revision,omitempty"`
+	Tags     map[string]string `json:"tags,omitempty"`
+}
+
+// newTaskJSON returns nil for no task.
+func newTaskJSON(t *Task) *taskJSON {
+	if t == nil {
+		return nil
+	}
+	out := taskJSON(*t)
+	return &out
+}
+
 // MarshalJSON returns the explanation as one object, its words those of the
 // record (DESIGN.md section 8).
 func (e Explanation) MarshalJSON() ([]byte, error) {
@@ -56,6 +75,10 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Port      uint16    `json:"port"`
 		Via       string    `json:"via"`
 		Client    string    `json:"client,omitempty"`
+		Principal string    `json:"principal,omitempty"`
+		Endpoint  string    `json:"vpc_endpoint,omitempty"`
+		Task      *taskJSON `json:"task,omitempty"`
+		Unknown   bool      `json:"unidentified,omitempty"`
 		At        time.Time `json:"at,omitzero"`
 		Verdict   string    `json:"verdict"`
 		Reason    Reason    `json:"reason"`
@@ -63,6 +86,7 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		WouldDeny bool      `json:"would_deny"`
 		Protocol  string    `json:"protocol,omitempty"`
 		Source    string    `json:"source,omitempty"`
+		Sources   []string  `json:"sources,omitempty"`
 		Rule      string    `json:"rule,omitempty"`
 		RuleAt    string    `json:"rule_at,omitempty"`
 		Owner     string    `json:"owner,omitempty"`
@@ -73,6 +97,8 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 		Steps     []string  `json:"steps"`
 		Remedy    string    `json:"remedy,omitempty"`
 	}{
+		Principal: e.Query.Source.Principal, Endpoint: e.Query.Source.VPCEndpoint,
+		Task: newTaskJSON(e.Query.Source.Task), Unknown: e.Query.Source.Unidentified, Sources: e.Sources,
 		Host: e.Query.Host.String(), Port: e.Query.Port, Via: e.Query.Via.String(), At: e.Query.At,
 		Verdict: d.Verdict.String(), Reason: d.Reason, Mode: d.Mode.String(),
 		WouldDeny: d.WouldDeny(), Source: d.Source, S3: d.S3, Steps: e.Steps, Remedy: e.Remedy,

@@ -196,7 +196,7 @@ rules: [{name: r, owner: me, s3: {buckets: [abc]}, sources: [s]}]
 		{
 			"https://abc.s3.us-east-1.amazonaws.com from 10.1.1.1 at 2026-11-01T00:00:00Z",
 			`{"host":"abc.s3.us-east-1.amazonaws.com","port":443,"via":"tls","client":"10.1.1.1","at":"2026-11-01T00:00:00Z",` +
-				`"verdict":"allow","reason":"rule","mode":"report","would_deny":false,"protocol":"tls","source":"s","rule":"r","rule_at":"policy.yaml:4:9","owner":"me",` +
+				`"verdict":"allow","reason":"rule","mode":"report","would_deny":false,"protocol":"tls","source":"s","sources":["s"],"rule":"r","rule_at":"policy.yaml:4:9","owner":"me",` +
 				`"enforcement":"sni","s3":{"form":"virtual_hosted","bucket":"abc","region":"us-east-1","partition":"aws"}}`,
 		},
 		{

@@ -28,6 +28,7 @@ type question struct {
 	Headers map[string]headerValues `json:"headers"`
 	Source  string                  `json:"source"`
 	At      string                  `json:"at"`
+	identity
 }
 
 // headerValues are the values of a header, in JSON one string or a list.
@@ -49,6 +50,7 @@ func explainCommand() *cobra.Command {
 	var common question
 	cmd.Flags().StringVar(&common.Source, "source", "127.0.0.1", "`ADDRESS` that asks")
 	cmd.Flags().StringVar(&common.At, "at", "", "`TIME` of the question, RFC 3339")
+	common.addFlags(cmd.Flags())
 	asJSON := cmd.Flags().Bool("json", false, "answer in JSON lines")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		fromStdin := len(args) == 1 && args[0] == "-"
@@ -120,6 +122,11 @@ func (e *explainer) ask(q question) (policy.Explanation, error) {
 	if err != nil {
 		return policy.Explanation{}, refuse("write an address, such as 10.0.16.9", "source %q is not an IP address", q.Source)
 	}
+	caller, err := q.over(e.common.identity).source()
+	if err != nil {
+		return policy.Explanation{}, err
+	}
+	caller.Addr = source.Unmap().WithZone("")
 	at := time.Now()
 	if q.At != "" {
 		if at, err = time.Parse(time.RFC3339, q.At); err != nil {
@@ -135,8 +142,7 @@ func (e *explainer) ask(q question) (policy.Explanation, error) {
 		return policy.Explanation{}, &fault{code: exitUsage, err: err}
 	}
 	asked := policy.Query{
-		Source: policy.Source{Addr: source.Unmap().WithZone("")},
-		Via:    via, Host: host, Port: port, Protocol: protocol, At: at,
+		Source: caller, Via: via, Host: host, Port: port, Protocol: protocol, At: at,
 	}
 	var x policy.Explanation
 	if _, isS3 := policy.ParseS3Host(host); isS3 && request != nil {
