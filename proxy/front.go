@@ -93,6 +93,7 @@ type httpConn struct {
 	requests  int
 	body      bool        // the request at hand has one
 	expects   bool        // its client waits to be asked for it
+	sending   atomic.Bool // its client may be at it still, and was answered for good
 	mu        sync.Mutex  // guards readBy, and the socket's read deadline with it
 	readBy    time.Time   // caps every read deadline that net/http sets; zero does not
 	hijacked  bool        // no longer net/http's
@@ -149,6 +150,9 @@ func (h *httpConn) stream() net.Conn {
 
 // Close closes the connection, in TLS with a word of farewell.
 func (h *httpConn) Close() error {
+	if h.sending.CompareAndSwap(true, false) && h.inspected != nil {
+		h.linger()
+	}
 	return h.stream().Close() //nolint:wrapcheck // net/http compares it
 }
 
@@ -314,6 +318,11 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 // too large or too slow.
 func (f *front) unread(h *httpConn) {
 	a := f.s.newAttempt(h.c, policy.ViaHTTP, time.Now())
+	reason := policy.ReasonNoName
+	if h.inspected != nil {
+		h.inspected.place(a)
+		reason = policy.ReasonS3Opaque
+	}
 	err := errors.New("the HTTP request head is incomplete")
 	if h.head.full() {
 		err = errHeadFields
@@ -324,7 +333,7 @@ func (f *front) unread(h *httpConn) {
 		}
 		_, _ = fmt.Sscanf(status, "HTTP/1.1 %d", &a.rec.HTTP.Status) // 0 if it is no status line
 	}
-	a.refuse(&refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err})
+	a.refuse(&refusal{outcome: flow.Outcome(reason), denied: true, err: err})
 }
 
 // ServeHTTP decides about one request and carries it.
@@ -377,6 +386,7 @@ func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal)
 	if h.body {
 		h.hurry()
 	}
+	h.sending.Store(h.body)
 	if h.body || h.expects || a.rec.HTTP.Method == http.MethodConnect || h.c.over != overNothing {
 		w.Header().Set("Connection", "close")
 	}

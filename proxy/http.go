@@ -86,6 +86,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 		return
 	}
 	ex.writer.stop()
+	h.sending.Store(false) // it is to be cut, not waited for
 	// goproxy ends the response in good order; the client must see that it is
 	// cut short. Where the connection's end is the body's, a reset says so.
 	if w.Header().Get("Content-Length") == "" && !r.ProtoAtLeast(1, 1) {

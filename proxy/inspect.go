@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -182,13 +183,18 @@ func (i *inspected) end() {
 	i.transport.CloseIdleConnections()
 }
 
+// place notes in the record of a request what is known of its connection.
+func (i *inspected) place(a *attempt) {
+	a.query.Via, a.rec.Via, a.rec.TLS, a.rec.Inspected = i.via, i.via, i.hello, true
+	a.aim(i.host, i.port, policy.ProtocolTLS)
+}
+
 // admit decides about one request on the connection.
 func (i *inspected) admit(a *attempt, r *http.Request) *refusal {
-	a.query.Via, a.rec.Via, a.rec.TLS, a.rec.Inspected = i.via, i.via, i.hello, true
+	i.place(a)
 	if i.keys {
 		a.rec.HTTP.Path = r.URL.EscapedPath()
 	}
-	a.aim(i.host, i.port, policy.ProtocolTLS)
 	call, err := policy.ParseS3Request(policy.S3Request{Method: r.Method, Host: r.Host, Target: r.RequestURI, Header: r.Header.Values})
 	if err != nil {
 		return i.unreadable(a, err)
@@ -215,6 +221,26 @@ func (i *inspected) unreadable(a *attempt, err error) *refusal {
 		return refused
 	}
 	return a.tolerate(reason, err)
+}
+
+// maxLinger bounds what a client may go on sending that has its answer.
+const maxLinger = 16 << 20
+
+// linger lets a client that is still sending find its answer. Were the
+// connection closed at once, it would be reset under the client's hands, and
+// the answer lost. net/http waits half a second, and not for clients that ask
+// for 100 (Continue): the Go SDK does, and never waits for it.
+func (h *httpConn) linger() {
+	f := h.inspected.front
+	select {
+	case <-f.closed:
+		return
+	default:
+	}
+	if h.CloseWrite() != nil || h.TCPConn.SetReadDeadline(time.Now().Add(f.s.cfg.Timeouts.Hello)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, h.TCPConn, maxLinger) // however it ends
 }
 
 // replayed is a connection of which the first bytes were read already.

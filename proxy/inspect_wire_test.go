@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/policy"
 )
 
 // raw opens an inspected connection and returns it for the test to write on.
@@ -53,8 +55,11 @@ func TestInspectKeepsLength(t *testing.T) {
 	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
 	c, in := s.raw(t)
 	for _, tt := range []struct{ method, field, want string }{
-		{"GET", "Content-Length: 0\r\n", "[0]"}, {"DELETE", "Content-Length: 0\r\n", "[0]"}, {"PUT", "Content-Length: 0\r\n", "[0]"},
-		{"DELETE", "", "[]"}, {"GET", "", "[]"},
+		{"GET", "Content-Length: 0\r\n", "[0]"},
+		{"DELETE", "Content-Length: 0\r\n", "[0]"},
+		{"PUT", "Content-Length: 0\r\n", "[0]"},
+		{"DELETE", "", "[]"},
+		{"GET", "", "[]"},
 	} {
 		io.WriteString(c, tt.method+" /k"+signedHead+tt.field+"\r\n")
 		if got := head(t, in); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
@@ -112,5 +117,43 @@ func TestInspectExpectsNothing(t *testing.T) {
 	io.WriteString(c, "PUT /?policy"+expect)
 	if got := head(t, in); !strings.HasPrefix(got, "HTTP/1.1 403 ") || !strings.Contains(got, "\r\nConnection: close\r\n") {
 		t.Errorf("denied: %q", got)
+	}
+}
+
+// TestInspectUnread: the record of a head that net/http will not read says on
+// which connection it came.
+func TestInspectUnread(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	c, in := s.raw(t)
+	io.WriteString(c, "GET /%zz"+signedHead+"\r\n")
+	if got := head(t, in); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
+		t.Errorf("%q", got)
+	}
+	rec := s.ended(t)
+	if rec.Host != testBucketHost || rec.Reason != policy.ReasonS3Opaque || rec.Enforcement() != "inspect" || rec.HTTP.Status != http.StatusBadRequest {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestInspectAnswersSenders: a client that sends a large body without waiting
+// to be asked for it, and reads when it is done, finds why it was refused.
+func TestInspectAnswersSenders(t *testing.T) {
+	s := newS3Rig(t, "", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusConflict) })
+	body := make([]byte, 8<<20)
+	for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
+		for target, status := range map[string]string{"/?policy": "403", "/early": "409"} {
+			c, in := s.raw(t)
+			io.WriteString(c, fmt.Sprintf("PUT %s%s%sContent-Length: %d\r\n\r\n", target, signedHead, expect, len(body)))
+			if _, err := c.Write(body); err != nil {
+				t.Errorf("%s with %q: %v", target, expect, err)
+			}
+			got := head(t, in)
+			if strings.HasPrefix(got, "HTTP/1.1 100 ") {
+				got = head(t, in)
+			}
+			if !strings.HasPrefix(got, "HTTP/1.1 "+status) {
+				t.Errorf("%s with %q: %q", target, expect, got)
+			}
+		}
 	}
 }

@@ -38,8 +38,10 @@ const maxInterim = 100
 // (golang.org/issue/68560). So is one to a client that was to be told 100
 // first: botocore takes the connection for spent, and sends nothing more on it.
 func (w *exchangeWriter) WriteHeader(code int) {
-	if b := w.ex.body; b != nil && !b.ended.Load() || w.expects && !w.asked {
+	unread := w.ex.body != nil && !w.ex.body.ended.Load()
+	if unread || w.expects && !w.asked {
 		w.Header().Set("Connection", "close")
+		w.ex.http.sending.Store(unread)
 	}
 	w.ResponseWriter.WriteHeader(code)
 	if w.ex.plain == nil && w.ex.failed == nil && code != http.StatusSwitchingProtocols && w.Header().Get("Content-Length") == "" {
