@@ -660,3 +660,64 @@ func TestMultipathTunnel(t *testing.T) {
 		t.Errorf("outcome %s, %d bytes sent: %s", rec.Outcome, rec.BytesSent, rec.Error)
 	}
 }
+
+// TestEarlyRequestInConnect sends a tunnel's first requests along with its
+// CONNECT: what they are read from is a buffer that others get next.
+func TestEarlyRequestInConnect(t *testing.T) {
+	port := wire(t, mirror)
+	r := newRig(t, allow("http", port, "web.test"))
+	r.resolver.set("web.test", "127.0.0.1")
+	var clients sync.WaitGroup
+	for i := range 40 {
+		clients.Go(func() {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(15 * time.Second))
+			fmt.Fprintf(c, "CONNECT web.test:%d HTTP/1.1\r\n\r\nGET /%d/a HTTP/1.1\r\nHost: web.test:%d\r\n\r\nGET /%d/b HTTP/1.1\r\nHost: web.test:%d\r\nConnection: close\r\n\r\n", port, i, port, i, port)
+			got, err := io.ReadAll(c)
+			a, b := bytes.Index(got, fmt.Appendf(nil, "GET /%d/a ", i)), bytes.Index(got, fmt.Appendf(nil, "GET /%d/b ", i))
+			if err != nil || a < 0 || b < a {
+				t.Errorf("client %d got %q, %v", i, got, err)
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// TestGreedyTunnelLeavesOthersTheirTurn: who sends without a pause gets no more
+// of the loop than anybody else.
+func TestGreedyTunnelLeavesOthersTheirTurn(t *testing.T) {
+	a := newArena(t)
+	modest := a.open()
+	var greedy sync.WaitGroup
+	var all []*ends
+	for _, size := range []int{1, 1000, loopBuffer - 1, loopBuffer} {
+		e := a.open()
+		greedy.Go(func() {
+			for block := make([]byte, size); ; {
+				if _, err := e.client.Write(block); err != nil {
+					return
+				}
+			}
+		})
+		greedy.Go(func() { io.Copy(io.Discard, e.origin) })
+		all = append(all, e)
+	}
+	defer greedy.Wait()
+	defer func() {
+		for _, e := range all {
+			e.client.Close()
+		}
+	}()
+	for range 300 {
+		say(t, modest.client, modest.origin, "my")
+		say(t, modest.origin, modest.client, "turn")
+	}
+	if !modest.looped() {
+		t.Error("the modest tunnel has left the loop")
+	}
+}
