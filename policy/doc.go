@@ -1,7 +1,6 @@
-// Package policy decides whether an attempt to leave may proceed. It parses
-// policy documents, compiles them, answers queries and explains the answers.
-// It does no I/O, reads no clock and writes no log: whoever calls it brings
-// the documents' bytes ([Load]) and the time ([Query].At).
+// Package policy decides whether an attempt to leave may proceed. It parses and
+// compiles documents, answers queries and explains the answers. It does no I/O,
+// reads no clock and writes no log: its caller brings bytes and time.
 //
 // # Documents
 //
@@ -10,8 +9,9 @@
 //
 //	version: 1
 //	mode: enforce                      # or report: denials are let through, marked
-//	sources:                           # who is calling
+//	sources:                           # who is calling; all that one asks for must hold
 //	  - {name: payments, cidrs: [10.0.16.0/20]}
+//	  - {name: web, ecs: {cluster: prod, service: "web-*"}, principals: [web]}
 //	rules:
 //	  - name: registries
 //	    hosts: ["registry-1.docker.io", "*.pkg.example.com"]
@@ -26,12 +26,18 @@
 //
 // # Decisions
 //
-// A deny rule that matches wins, whatever the order. Else an allow rule that
-// matches allows, and one of them governs what the connection must carry and
-// where its name may lead, see [Policy.Decide]. Else the answer is no. The
-// zero values of [Policy], [Live], [Decision], [Verdict] and [Mode] refuse.
+// A deny rule that matches wins, whatever the order; one that says nothing of
+// ports and protocol means all. Else an allow rule that matches allows, and one
+// of them governs what the connection must carry and where its name may lead,
+// see [Policy.Decide]. Else the answer is no. The zero values refuse.
 //
-// A deny rule that says nothing of ports and protocol means all of them.
+// # Callers
+//
+// A source asks for cidrs, vpc_endpoints, principals, and of an ECS task for its
+// cluster, service, family, revision and tags: patterns of names as ECS writes
+// them, case and all, where `*` is any run of characters. What is not known fits
+// nothing. unknown_source says what becomes of callers whom nobody knows: deny,
+// the default where a source has ecs, or allow. A proven principal is known.
 //
 // # Host patterns
 //
@@ -40,40 +46,35 @@
 // a.b.example.com; `**.example.com` matches the latter. Names are compared in
 // the one form that [ParseHost] gives them. A wildcard over names that
 // strangers can register, by the Public Suffix List, needs allow_broad: true.
-//
-// Every pattern is filed under its literal last labels, so a decision over
-// 100,000 rules costs about what it costs over ten, and allocates nothing.
+// A decision over 100,000 rules costs about what it costs over ten.
 //
 // # S3
 //
-// A host that [ParseS3Host] recognises is decided by s3 rules, or by a host
-// rule that spells it without a wildcard; deny rules reach it with wildcards
-// too. Bucket names are unique within a partition only, so an s3 rule speaks
-// of partition aws unless its partition or regions say otherwise. A host that
-// does not tell its Region fits no allow rule with regions. Aliases of access
-// points are listed under access_points, never under buckets.
+// A host that [ParseS3Host] recognises is decided by s3 rules, or by a host rule
+// that spells it without a wildcard; deny rules reach it with wildcards too.
+// Bucket names are unique within a partition, which is aws unless the partition
+// or regions say otherwise. A host that does not tell its Region fits no allow
+// rule with regions. Access points' aliases are access_points, never buckets.
 //
-// Without inspect: true such a rule is advisory: S3 routes by the Host header
-// inside TLS. With it the name opens the connection for inspection alone
-// ([Decision.Inspect]), also the shared hosts that leave the bucket to the
-// path, and each request is read ([ParseS3Request]) and decided by its own
-// bucket, operation, copy source and signer ([Query].S3). What may be read in
-// two ways is refused. Writes other than those of objects must be listed by
-// name, and requests that nobody signed need anonymous: allow.
+// Without inspect: true such a rule is advisory: S3 routes by the Host inside
+// TLS. With it the name opens the connection for inspection alone
+// ([Decision.Inspect]), also where the path names the bucket, and each request
+// ([ParseS3Request]) is decided by its bucket, operation, copy source and signer
+// ([Query].S3). What may be read in two ways is refused. Writes other than of
+// objects must be listed by name; unsigned requests need anonymous: allow.
 //
 // # Addresses
 //
 // The policy judges names; where a name leads is judged when it is dialled, by
 // [Decision.CheckAddress]. An address in place of a name matches cidrs rules
-// alone, and listing a private range in one permits it. A range that a deny
-// rule lists is denied to names that lead there, too.
+// alone, and listing a private range in one permits it. What a deny rule lists
+// is denied to names that lead there, too.
 //
 // # Beside the rules
 //
-// [Policy.Warnings] tells of rules that change nothing and the like,
-// [Policy.Notes] of what no policy can promise, [Policy.Explain] why a query
-// is answered so and which rule would change that, and [Cases] are the unit
-// tests of a policy. [Policy.RenderS3Endpoint] says the S3 rules in IAM's
-// language, for AWS to enforce. [Live] holds the policy in force and swaps it
-// whole.
+// [Policy.Warnings] tells of rules that change nothing, [Policy.Notes] of what no
+// policy can promise, [Policy.Explain] why a query is answered so and which rule
+// would change that; [Cases] are the unit tests of a policy.
+// [Policy.RenderS3Endpoint] says the S3 rules in IAM's language, for AWS to
+// enforce. [Live] holds the policy in force.
 package policy

@@ -146,11 +146,13 @@ type Source struct {
 	// Task is the ECS task that the caller is, nil when that is not known. It is
 	// immutable and shared.
 	Task *Task
-	// Unidentified means that who the caller is was asked for and is not known.
+	// Unidentified means that who the caller is was asked for and is not known. A
+	// caller with a Principal is known all the same.
 	Unidentified bool
 }
 
-// Task is an ECS task. Whoever makes one never changes it afterwards.
+// Task is an ECS task. Whoever makes one never changes it afterwards. Names are
+// as ECS writes them; a policy tells upper from lower case.
 type Task struct {
 	ARN      string // arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID
 	Cluster  string // its name, not its ARN
