@@ -63,7 +63,7 @@ func awsFailure(err error, service string, remedies awsRemedies) *sourceError {
 		ErrorCode() string
 		ErrorMessage() string
 	}](err)
-	if !ok || status == 0 {
+	if !ok || status == 0 || said.ErrorCode() == "UnknownError" { // the SDK's word for no word
 		return unanswered(err, service, status)
 	}
 	code := said.ErrorCode()

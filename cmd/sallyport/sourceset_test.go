@@ -187,6 +187,11 @@ func TestRemoteSourceIsSpared(t *testing.T) {
 		if n := len(h.asked); n < 9 || n > 16 {
 			t.Errorf("asked %d times in a minute", n)
 		}
+		h.err, h.asked = transient("unreachable"), nil
+		poll(t, s, time.Minute) // 10 s, 20 s, 40 s
+		if n := len(h.asked); n < 3 || n > 4 {
+			t.Errorf("asked %d times in the first minute of an outage", n)
+		}
 	})
 }
 
