@@ -136,7 +136,7 @@ func TestRemoteSourceSaysChangesOnce(t *testing.T) {
 		for _, class := range []string{"SlowDown", "unreachable"} {
 			for range 20 {
 				h.err = transient(class)
-				poll(t, s, time.Second)
+				poll(t, s, 30*time.Second)
 			}
 		}
 		h.hang = true
