@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -25,16 +26,49 @@ func (s *Server) sweep(ctx context.Context) {
 	idle := s.cfg.Timeouts.Idle
 	ticker := time.NewTicker(min(max(idle/8, sweepMin), sweepMax))
 	defer ticker.Stop()
+	var tide tide
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		if tide.ebbs(s.Counts().Accepted, time.Now()) {
+			debug.FreeOSMemory()
+		}
 		for _, f := range s.live.list() {
 			s.look(f)
 		}
 	}
+}
+
+// A burst of ebbBurst connections or more that ended ebbAfter ago has left
+// memory behind that nobody needs. The runtime would keep as much again as is
+// in use, which beside thousands of silent tunnels is most of what they cost;
+// and a sidecar's memory is its application's.
+const (
+	ebbBurst = 1000
+	ebbAfter = 3 * time.Second
+)
+
+// tide watches connections come in.
+type tide struct {
+	seen, freed uint64 // connections, in all and when memory was last given back
+	since       time.Time
+}
+
+// ebbs reports, once after each burst, that it is over. accepted is how many
+// connections there have been by now.
+func (t *tide) ebbs(accepted uint64, now time.Time) bool {
+	if accepted != t.seen {
+		t.seen, t.since = accepted, now
+		return false
+	}
+	if t.seen-t.freed < ebbBurst || now.Sub(t.since) < ebbAfter {
+		return false
+	}
+	t.freed = t.seen
+	return true
 }
 
 // look lays a flight to rest, or cuts it, if it has been quiet for long enough.
