@@ -37,7 +37,7 @@ func claims() []claim {
 		{"bulk in a tunnel, CPU s/GB", "bulk", wayConnect, "down-8", cpu, true},
 		{"bulk by SNI, CPU s/GB", "bulk", waySNI, "down-8", cpu, true},
 		{"round trip in a tunnel, µs added", "trips", wayConnect, "trip-1", func(r row) float64 { return r.AddedP50 }, false},
-		{"idle tunnel, KiB", "idle", wayConnect, "idle-many", idleWeight, false},
+		{"idle tunnel, KiB of RSS and kernel memory", "idle", wayConnect, "idle-many", idleWeight, false},
 		{"plain HTTP request, CPU µs", "http", wayHTTP, "http-32", cpu, true},
 		{"inspected download, CPU s/GB", "inspect", wayInspect, "download-8", cpu, true},
 		{"inspected upload, CPU s/GB", "inspect", wayInspect, "upload-8", cpu, true},
