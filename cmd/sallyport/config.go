@@ -29,6 +29,8 @@ type Config struct {
 	Reload   Reload
 	Logging  Logging
 	Inspect  Inspect
+	Identity Identity
+	Drain    Drain
 }
 
 // Listener is one socket that clients connect to.
@@ -93,6 +95,31 @@ type Inspect struct {
 	OriginCAFile string `mapstructure:"origin_ca_file"` // roots of the origins; "": the system's
 }
 
+// Identity says how the ECS task behind a caller is known.
+type Identity struct {
+	ECS      IdentityECS
+	Metadata string // auto, on or off: of the task that the proxy is part of
+}
+
+// IdentityECS says which clusters' tasks are known.
+type IdentityECS struct {
+	Clusters    []Cluster     // none: AWS is not asked
+	Poll        time.Duration // between two listings
+	EventsQueue string        `mapstructure:"events_queue"` // an SQS queue's URL; "" for none
+}
+
+// Cluster is one ECS cluster; see identity/ecs.
+type Cluster struct {
+	Cluster, Region string
+	RoleARN         string   `mapstructure:"role_arn"`
+	VPCEndpoints    []string `mapstructure:"vpc_endpoints"`
+}
+
+// Drain says how the end is waited for, beside timeouts.drain.
+type Drain struct {
+	WaitForTask bool `mapstructure:"wait_for_task"` // for the task's other containers
+}
+
 // DefaultConfig returns what holds where nothing else is said.
 //
 // logging.full is "block": a full queue holds new connections back until
@@ -108,6 +135,7 @@ func DefaultConfig() Config {
 		Timeouts:  Timeouts{Hello: 5 * time.Second, Dial: 10 * time.Second, Idle: 15 * time.Minute, Drain: 25 * time.Second},
 		Reload:    Reload{Every: 5 * time.Second, CutDenied: true},
 		Logging:   Logging{Level: "info", Format: "json", Flows: "both", Full: "block", Queue: 4096},
+		Identity:  Identity{ECS: IdentityECS{Poll: 20 * time.Second}, Metadata: "auto"},
 	}
 }
 
@@ -195,6 +223,8 @@ func fromText(from, to reflect.Type, data any) (any, error) {
 	switch {
 	case to == reflect.TypeFor[Listener]():
 		return map[string]any{"address": text}, nil
+	case to == reflect.TypeFor[Cluster]():
+		return map[string]any{"cluster": text}, nil
 	case to.Kind() == reflect.Slice:
 		return splitList(text), nil
 	case to.Kind() == reflect.Bool:

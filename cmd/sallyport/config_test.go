@@ -278,11 +278,13 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"logging.level": "warn", "logging.format": "console", "logging.flows": "deny", "logging.full": "drop",
 		"reload.cut_denied": "false", "logging.queue": "77", "limits.connections": "77", "limits.per_source": "77",
 		"logging.s3_keys": "true", "inspect.ca_file": "ca.pem", "inspect.ca_key_file": "ca.key", "inspect.ca_key": "env:SALLYPORT_KEY",
-		"inspect.origin_ca_file": "env:SALLYPORT_ROOTS",
+		"inspect.origin_ca_file": "env:SALLYPORT_ROOTS", "identity.ecs.clusters": "prod", "identity.metadata": "off",
+		"identity.ecs.events_queue": "https://sqs.us-east-1.amazonaws.com/111122223333/q", "drain.wait_for_task": "true",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},
 		"inspect.ca_key": {"SALLYPORT_INSPECT_CA_FILE=ca.pem", "SALLYPORT_KEY=x"}, "inspect.origin_ca_file": {"SALLYPORT_ROOTS=x"},
+		"identity.ecs.events_queue": {"SALLYPORT_IDENTITY_ECS_CLUSTERS=prod"},
 	}
 	for _, s := range settings() {
 		if s.env == "" {

@@ -50,11 +50,13 @@ func (l *loaded) tree() map[string]any {
 	root := make(map[string]any)
 	for _, s := range settings() {
 		at, key := root, s.key
-		if section, rest, nested := strings.Cut(key, "."); nested {
-			if root[section] == nil {
-				root[section] = make(map[string]any)
+		for section, rest, nested := strings.Cut(key, "."); nested; section, rest, nested = strings.Cut(key, ".") {
+			below, there := at[section].(map[string]any)
+			if !there {
+				below = make(map[string]any)
+				at[section] = below
 			}
-			at, key = root[section].(map[string]any), rest
+			at, key = below, rest
 		}
 		at[key] = plain(s.get(&l.Config))
 	}
@@ -76,13 +78,14 @@ func (l *loaded) writeYAML(w io.Writer) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	sections := make(map[string]*yaml.Node)
 	for _, s := range settings() {
-		at, key := root, s.key
-		if section, rest, nested := strings.Cut(key, "."); nested {
-			if sections[section] == nil {
-				sections[section] = &yaml.Node{Kind: yaml.MappingNode}
-				root.Content = append(root.Content, textNode(section), sections[section])
+		at, key, path := root, s.key, ""
+		for section, rest, nested := strings.Cut(key, "."); nested; section, rest, nested = strings.Cut(key, ".") {
+			path += section + "."
+			if sections[path] == nil {
+				sections[path] = &yaml.Node{Kind: yaml.MappingNode}
+				at.Content = append(at.Content, textNode(section), sections[path])
 			}
-			at, key = sections[section], rest
+			at, key = sections[path], rest
 		}
 		value := new(yaml.Node)
 		if err := value.Encode(plain(s.get(&l.Config))); err != nil {

@@ -66,10 +66,12 @@ type daemon struct {
 	metrics     *metrics.Metrics
 	live        *policy.Live
 	resolver    *resolve.Resolver
+	callers     *callers
 	proxy       *proxy.Server
 	admin       net.Listener
 	console     *console.Handler
 	draining    atomic.Bool
+	outliving   atomic.Pointer[string] // what is still waited for; nil: nothing
 }
 
 // build makes the parts and binds the sockets. The policy is in force before
@@ -97,6 +99,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if d.resolver, err = resolve.New(resolverConfig(l.Resolver, d.log)); err != nil {
 		return nil, &fault{code: exitUsage, err: err}
 	}
+	if d.callers, err = l.callers(ctx, d.log); err != nil {
+		return nil, err
+	}
 	d.metrics = metrics.New(d.metricsConfig())
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
@@ -110,7 +115,8 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 		d.log.Error().Str("reader", fmt.Sprintf("%T", r)).Interface("panic", value).Msg("a reader of flow events panicked")
 	})
 	d.proxy, err = proxy.New(d.proxyConfig(), proxy.Deps{
-		Decider: d.live, Resolver: d.resolver, Recorder: bus, NewID: flow.NewID, Log: d.log,
+		Decider: d.live, Resolver: d.resolver, Identifier: d.callers.identifier(),
+		Recorder: bus, NewID: flow.NewID, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +182,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Connections: d.connectionStats,
 		DNS:         func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
 		Policy:      d.cfg.sources.ages,
+		Identity:    d.callers.stats(),
 		Dropped:     map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
 	}
 }
@@ -218,13 +225,16 @@ func (d *daemon) ready() []console.Check {
 	traffic := console.Check{Name: "traffic", OK: !d.draining.Load(), Detail: "accepting"}
 	if !traffic.OK {
 		traffic.Detail = "draining"
+		if names := d.outliving.Load(); names != nil {
+			traffic.Detail = "serving until the task's other containers have stopped: " + *names
+		}
 	}
-	return []console.Check{
+	return append([]console.Check{
 		{Name: "policy", OK: version != "", Detail: version},
 		// An old policy is in force none the less: no reason to send clients away.
 		{Name: "policy_sources", OK: true, Detail: d.cfg.sources.detail()},
 		traffic,
-	}
+	}, d.callers.checks()...)
 }
 
 func (d *daemon) proxyConfig() proxy.Config {
@@ -272,11 +282,11 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	d.announce()
 	return inStages(ctx,
 		[]task{{"proxy", d.serveTraffic}, {"reload", reload.Run}},
-		[]task{
+		append(d.callers.tasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
 			{"flow log", d.flows.Run},
 			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},
-		},
+		}...),
 		[]task{{"log", d.talk.Run}},
 	)
 }
@@ -314,6 +324,10 @@ func (d *daemon) hurry(ended context.Context, drain time.Duration) {
 // obey turns signals into what they ask for.
 func (d *daemon) obey(ctx context.Context, signals <-chan os.Signal, asked chan<- struct{}, stop func()) {
 	stopping := false
+	ctx, done := context.WithCancel(ctx)
+	var outliving sync.WaitGroup
+	defer outliving.Wait()
+	defer done()
 	for {
 		select {
 		case <-ctx.Done():
@@ -327,14 +341,23 @@ func (d *daemon) obey(ctx context.Context, signals <-chan os.Signal, asked chan<
 				default: // a look is due already
 				}
 			case stopping:
-				d.proxy.Cut()
-				d.flows.Hurry()
+				stop() // whatever was still waited for
+				d.cut()
+			case d.cfg.Drain.WaitForTask && d.callers.metadata != nil:
+				stopping = true
+				outliving.Go(func() { d.outlive(ctx, stop) })
 			default:
 				stopping = true
 				stop()
 			}
 		}
 	}
+}
+
+// cut ends everything under way now.
+func (d *daemon) cut() {
+	d.proxy.Cut()
+	d.flows.Hurry()
 }
 
 // inStages runs the tasks of every stage at once, and ends them stage by

@@ -54,6 +54,12 @@ const echoPolicy = "version: 1\nrules: [{name: echo, hosts: [echo.test], ports: 
 
 func startHouse(t *testing.T) *house {
 	t.Helper()
+	return startHouseWith(t, "timeouts: {drain: 1h}")
+}
+
+// startHouseWith starts a house with further keys of the configuration.
+func startHouseWith(t *testing.T, keys string) *house {
+	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) }) // runs last: cleanups are a stack
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,9 +86,8 @@ func startHouse(t *testing.T) *house {
 listeners: [{address: "127.0.0.1:0"}]
 admin: {address: "127.0.0.1:0"}
 resolver: {servers: ["127.0.0.1:1"], hosts: [{name: echo.test, addresses: [127.0.0.1]}]}
-timeouts: {drain: 1h}
 reload: {every: 0s}
-`, nil, "--policy", h.policyFile)
+`+keys, nil, "--policy", h.policyFile)
 	if talk != "" {
 		t.Fatal(talk)
 	}

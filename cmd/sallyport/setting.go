@@ -80,6 +80,7 @@ func settings() []setting {
 		{key: "inspect.ca_key", kind: keyReference(), get: func(c *Config) any { return c.Inspect.CAKey }},
 		{key: "inspect.origin_ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.OriginCAFile }},
 	}
+	all = append(all, identitySettings()...)
 	for i, s := range all {
 		if s.env == "" && s.key != "resolver.hosts" { // names with addresses do not fit a variable
 			all[i].env = "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))

@@ -37,9 +37,26 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 				prometheus.GaugeValue, s.Age.Seconds())
 		}
 	}
+	if a.c.Identity != nil {
+		collectIdentity(ch, a.c.Identity())
+	}
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
+}
+
+func collectIdentity(ch chan<- prometheus.Metric, s IdentityStats) {
+	ch <- gauge("identity_tasks", "ECS tasks whose addresses are known.", s.Tasks)
+	ch <- prometheus.MustNewConstMetric(
+		desc("identity_age_seconds", "Time since the cluster that was listed longest ago was listed as a whole.", nil),
+		prometheus.GaugeValue, s.Age.Seconds())
+	const name, help = "identity_lookups_total", "Callers whose task was looked for, by how that ended."
+	ch <- counter(name, help, s.Hit, "result", "hit")
+	ch <- counter(name, help, s.Found, "result", "found")
+	ch <- counter(name, help, s.Unknown, "result", "unknown")
+	ch <- counter(name, help, s.Absent, "result", "absent")
+	ch <- counter(name, help, s.Unanswered, "result", "unanswered")
+	ch <- counter("identity_errors_total", "Calls to AWS for identities that failed, after their retries.", s.Errors)
 }
 
 func counter(name, help string, value uint64, label ...string) prometheus.Metric {

@@ -22,6 +22,9 @@
 //	sallyport_policy_last_reload_timestamp_seconds     of the last reload that succeeded
 //	sallyport_policy_reloads_total{result}             ok, failed
 //	sallyport_policy_source_age_seconds{source,kind}   since that source (0 is the first) was read
+//	sallyport_identity_tasks                           ECS tasks that are known; and identity_age_seconds: alarm on it
+//	sallyport_identity_lookups_total{result}           hit, found, unknown, absent, unanswered
+//	sallyport_identity_errors_total                    calls to AWS that failed
 //	sallyport_events_dropped_total{sink}               events or lines that a reader lost
 //	sallyport_build_info{version,revision,goversion}
 //

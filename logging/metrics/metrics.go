@@ -24,6 +24,8 @@ type Config struct {
 	DNS func() DNSStats
 	// Policy returns the sources of the policy, in their order; nil leaves them out.
 	Policy func() []PolicySource
+	// Identity returns the figures of identity/ecs; nil leaves them out.
+	Identity func() IdentityStats
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
@@ -49,6 +51,18 @@ type DNSStats struct {
 type PolicySource struct {
 	Kind string        // "file", "env", "s3" or "ssm"
 	Age  time.Duration // since it was read last
+}
+
+// IdentityStats are how well callers' tasks are known, since the start.
+type IdentityStats struct {
+	Tasks      int           // known now
+	Age        time.Duration // of the oldest cluster's last whole listing
+	Hit        uint64        // callers that were known
+	Found      uint64        // not known, and found by asking
+	Unknown    uint64        // asked about, and nobody
+	Absent     uint64        // nobody a moment ago
+	Unanswered uint64        // AWS did not answer in time
+	Errors     uint64        // calls that failed
 }
 
 // Metrics collects and serves the metrics. It is a flow.Reader and safe for

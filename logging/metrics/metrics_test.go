@@ -30,6 +30,9 @@ func config() Config {
 		Policy: func() []PolicySource {
 			return []PolicySource{{Kind: "file", Age: 3 * time.Second}, {Kind: "s3", Age: 90 * time.Second}}
 		},
+		Identity: func() IdentityStats {
+			return IdentityStats{Tasks: 812, Age: 12500 * time.Millisecond, Hit: 90, Found: 3, Unknown: 2, Absent: 6, Unanswered: 1, Errors: 4}
+		},
 		Dropped: map[string]func() uint64{
 			"flow_log": func() uint64 { return 9 },
 			"log":      func() uint64 { return 0 },
