@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,10 +90,12 @@ func (s *Source) setService(value string) *patternError {
 	if !found || cluster == "" {
 		return badPattern(0, hint, "the service %q lacks its cluster", value)
 	}
-	for _, part := range []string{cluster, service} {
-		if err := checkName(part, hint); err != nil {
-			return err
-		}
+	if err := checkName(cluster, hint); err != nil {
+		return err
+	}
+	if err := checkName(service, hint); err != nil {
+		err.offset += len(cluster) + 1
+		return err
 	}
 	t := s.task()
 	t.Cluster, t.Service = cluster, service
@@ -157,13 +160,13 @@ func (s *Source) text() string {
 		parts = append(parts, s.Addr.String())
 	}
 	if s.Principal != "" {
-		parts = append(parts, fmt.Sprintf("principal %q", s.Principal))
+		parts = append(parts, fmt.Sprintf("principal %q", clip(s.Principal)))
 	}
 	if t := s.Task; t != nil {
 		parts = append(parts, t.text()...)
 	}
 	if s.VPCEndpoint != "" {
-		parts = append(parts, s.VPCEndpoint)
+		parts = append(parts, clip(s.VPCEndpoint))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -173,21 +176,28 @@ func (t *Task) text() []string {
 	var parts []string
 	switch {
 	case t.Service != "":
-		parts = append(parts, "service "+t.Cluster+"/"+t.Service)
+		parts = append(parts, "service "+clip(t.Cluster)+"/"+clip(t.Service))
 	case t.Cluster != "":
-		parts = append(parts, "a task of no service in "+t.Cluster)
+		parts = append(parts, "a task of no service in "+clip(t.Cluster))
 	}
 	if t.Family != "" {
-		family := "family " + t.Family
+		family := "family " + clip(t.Family)
 		if t.Revision > 0 {
 			family += fmt.Sprintf(":%d", t.Revision)
 		}
 		parts = append(parts, family)
 	}
-	var tags []string
-	for key, value := range t.Tags {
-		tags = append(tags, fmt.Sprintf("tag %s=%q", key, value))
+	keys := slices.Sorted(maps.Keys(t.Tags))
+	for _, key := range keys[:min(len(keys), maxTags)] {
+		parts = append(parts, fmt.Sprintf("tag %s=%q", clip(key), clip(t.Tags[key])))
 	}
-	slices.Sort(tags)
-	return append(parts, tags...)
+	return parts
+}
+
+// clip returns the beginning of a name that is longer than names are.
+func clip(name string) string {
+	if len(name) <= maxTagValue {
+		return name
+	}
+	return name[:maxTagValue] + "..."
 }

@@ -172,9 +172,11 @@ func (r *reader) readCaller(s *Source, key string, n *yaml.Node) {
 	case key == "tags":
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			value := n.Content[i+1]
-			if text, ok := r.text(value, "a tag's value"); ok {
-				r.refuse(value, s.tag(n.Content[i].Value, text))
+			if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" { // it may be empty
+				r.text(value, "a tag's value")
+				continue
 			}
+			r.refuse(value, s.tag(n.Content[i].Value, value.Value))
 		}
 	default:
 		if text, ok := r.text(n, key); ok {

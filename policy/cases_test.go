@@ -53,6 +53,31 @@ cases:
 	}
 }
 
+// TestCasesOfCallers: a case says who calls in every way that a source asks for.
+func TestCasesOfCallers(t *testing.T) {
+	p := mustLoad(t, `version: 1
+sources:
+  - {name: s, ecs: {cluster: prod, service: pay, family: web, revision: 7, tags: {team: x}}, principals: [a], vpc_endpoints: [vpce-0a1b2c3d]}
+rules: [{name: r, hosts: [a.example], sources: [s]}]
+`)
+	c, err := LoadCases(Text{"cases.yaml", []byte(`version: 1
+cases:
+  - {name: all, service: prod/pay, family: "web:7", tags: {team: x, other: ""}, principal: a, vpc_endpoint: vpce-0a1b2c3d, to: a.example:443, expect: allow}
+  - {name: no-tag, service: prod/pay, family: "web:7", principal: a, vpc_endpoint: vpce-0a1b2c3d, to: a.example:443, expect: deny, reason: no_rule}
+  - {name: no-proof, service: prod/pay, family: "web:7", tags: {team: x}, vpc_endpoint: vpce-0a1b2c3d, to: a.example:443, expect: deny, reason: credentials}
+  - {name: raw, service: prod/pay, family: "web:7", tags: {team: x}, vpc_endpoint: vpce-0a1b2c3d, to: "https://a.example", expect: deny, reason: no_rule}
+  - {name: stranger, unidentified: true, to: a.example:443, expect: deny, reason: unknown_source}
+`)})
+	if err != nil {
+		t.Fatal(detail(err))
+	}
+	for _, r := range c.Run(p) {
+		if !r.OK() {
+			t.Errorf("%s: %s", r.Case.Name, r.Failure)
+		}
+	}
+}
+
 func TestCasesRefused(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", "1:1: the document is empty"},
@@ -73,6 +98,15 @@ func TestCasesRefused(t *testing.T) {
 		{"no-url", "version: 1\ncases: [{to: a.example, method: GET, expect: deny}]", `2:14: request to "a.example": write a whole URL, https://HOST/PATH`},
 		{"two-hosts", "version: 1\ncases: [{to: \"https://a.example\", method: GET, headers: {Host: [a, b]}, expect: deny}]", `2:14: request to "https://a.example": it has 2 Host headers`},
 		{"twice", "version: 1\ncases: [{name: x, to: a.example, expect: deny}, {name: x, to: b.example, expect: deny}]", `2:49: the case "x" is there twice, first in line 2`},
+		{"service", "version: 1\ncases: [{service: web, to: a.example, expect: deny}]", `2:19: the service "web" lacks its cluster`},
+		{"service-glob", "version: 1\ncases: [{service: \"prod/*\", to: a.example, expect: deny}]", `2:25: '*' has no place here`},
+		{"service-homograph", "version: 1\ncases: [{service: \"prod/\u0430\", to: a.example, expect: deny}]", `2:25: 'а' (U+0430) is not ASCII, though it may look so`},
+		{"family", "version: 1\ncases: [{family: \"web:01\", to: a.example, expect: deny}]", `2:19: "web:01" is no family with a revision`},
+		{"tags", "version: 1\ncases: [{tags: [team], to: a.example, expect: deny}]", "2:16: tags must be a mapping, not a list"},
+		{"tag", "version: 1\ncases: [{tags: {team: 1}, to: a.example, expect: deny}]", "2:23: a tag's value must be text, not a number"},
+		{"endpoint", "version: 1\ncases: [{vpc_endpoint: vpce-1, to: a.example, expect: deny}]", `2:24: "vpce-1" is not the ID of a VPC endpoint`},
+		{"principal", "version: 1\ncases: [{principal: \"a \", to: a.example, expect: deny}]", `2:22: "a " has spaces around it`},
+		{"unidentified", "version: 1\ncases: [{unidentified: true, service: prod/web, to: a.example, expect: deny}]", "2:39: the caller's task is given, so it is identified"},
 		{"unknown", "version: 1\ncases: [{form: 10.0.0.1, to: a.example, expect: deny}]", `2:10: unknown key "form" in a case`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

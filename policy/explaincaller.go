@@ -119,12 +119,12 @@ func (m *ecsMatch) lacking(what lack, t *Task) string {
 				name, asked = value, m.tags[i].values.written
 			}
 		}
-		return fmt.Sprintf("its tag %s is %q, not %s", tag, name, orList(asked))
+		return fmt.Sprintf("its tag %s is %q, not %s", tag, clip(name), orList(asked))
 	}
 	if name == "" {
 		return fmt.Sprintf("its task has no %s that is known", key)
 	}
-	return fmt.Sprintf("its %s is %q, not %s", key, name, orList(asked))
+	return fmt.Sprintf("its %s is %q, not %s", key, clip(name), orList(asked))
 }
 
 // key returns the key of an ecs condition.

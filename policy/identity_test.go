@@ -367,3 +367,101 @@ func FuzzCaller(f *testing.F) {
 func isText(s string) bool {
 	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
 }
+
+// TestHostileTasks decides about tasks such as ECS never has: whatever they are
+// called, nothing fits that is not listed.
+func TestHostileTasks(t *testing.T) {
+	p := mustLoad(t, `version: 1
+sources:
+  - {name: any-service, ecs: {cluster: prod, service: "*"}}
+  - {name: pay, ecs: {service: "*pay*"}}
+  - {name: tagged, ecs: {tags: {team: "*"}}}
+  - {name: two, ecs: {family: "a*b*c"}}
+rules:
+  - {name: any, hosts: [any.example], sources: [any-service]}
+  - {name: pay, hosts: [pay.example], sources: [pay]}
+  - {name: tagged, hosts: [tag.example], sources: [tagged]}
+  - {name: two, hosts: [two.example], sources: [two]}
+`)
+	long := strings.Repeat("a", 1<<20)
+	tags := map[string]string{}
+	for i := range 10_000 {
+		tags[fmt.Sprintf("team%d", i)] = long
+	}
+	for _, tt := range []struct {
+		name, host string
+		task       *Task
+		want       Verdict
+	}{
+		{"no task", "any", nil, Deny},
+		{"an empty task", "any", &Task{}, Deny},
+		{"no service", "any", &Task{Cluster: "prod"}, Deny},
+		{"no cluster", "any", &Task{Service: "x"}, Deny},
+		{"a service", "any", &Task{Cluster: "prod", Service: "x"}, Allow},
+		{"the cluster's ARN", "any", &Task{Cluster: "arn:aws:ecs:us-east-1:111122223333:cluster/prod", Service: "x"}, Deny},
+		{"a look-alike cluster", "any", &Task{Cluster: "prоd", Service: "x"}, Deny},
+		{"another case", "any", &Task{Cluster: "Prod", Service: "x"}, Deny},
+		{"a NUL behind", "any", &Task{Cluster: "prod\x00", Service: "x"}, Deny},
+		{"a pattern as name", "any", &Task{Cluster: "*", Service: "*"}, Deny},
+		{"the longest service", "any", &Task{Cluster: "prod", Service: long[:255]}, Allow},
+		{"a very long service", "any", &Task{Cluster: "prod", Service: long}, Deny},
+		{"not UTF-8", "pay", &Task{Service: "\xff\xfepay\xff"}, Allow}, // * is any run, whatever it holds
+		{"not quite", "pay", &Task{Service: "p\xffay"}, Deny},
+		{"two lines", "pay", &Task{Service: "x\npay\ny"}, Allow},
+		{"an empty tag", "tag", &Task{Tags: map[string]string{"team": ""}}, Allow},
+		{"a look-alike tag", "tag", &Task{Tags: map[string]string{"tеam": "x"}}, Deny},
+		{"another case of tag", "tag", &Task{Tags: map[string]string{"Team": "x"}}, Deny},
+		{"a very long tag", "tag", &Task{Tags: map[string]string{"team": long}}, Deny},
+		{"many tags", "tag", &Task{Tags: tags}, Deny},
+		{"backtracking", "two", &Task{Family: strings.Repeat("ab", 127)}, Deny},
+		{"and far too long for it", "two", &Task{Family: strings.Repeat("ab", 1<<19) + "c"}, Deny},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := ask(t, tt.host+".example:443")
+			q.Source.Task = tt.task
+			if d := p.Decide(q); d.Verdict != tt.want {
+				t.Errorf("%s", answer(d))
+			}
+			if e := p.Explain(q); e.Decision.Verdict != tt.want {
+				t.Errorf("explained: %s", answer(e.Decision))
+			}
+		})
+	}
+	for _, text := range []CallerText{
+		{Service: "prod/" + long},
+		{Service: long + "/x"},
+		{Family: long},
+		{Principal: long},
+		{VPCEndpoint: "vpce-" + long},
+		{Tags: map[string]string{long: "x"}},
+		{Tags: map[string]string{"x": long}},
+		{Tags: map[string]string{"": "x"}},
+		{Service: "a/b/c"},
+		{Service: "/b"},
+		{Family: ":7"},
+		{Family: "web:99999999999999999999"},
+		{Addr: "fe80::1%eth0"},
+		{Family: "web", Unidentified: true},
+	} {
+		if s, err := ParseCaller(text); err == nil {
+			t.Errorf("%.40v is taken for %.80v", text, s)
+		}
+	}
+}
+
+// TestTaskARNs reads the parts of a task's ARN, of both forms.
+func TestTaskARNs(t *testing.T) {
+	for _, tt := range []struct{ arn, cluster, id, clusterARN string }{
+		{"arn:aws:ecs:us-east-1:111122223333:task/prod/0f1e", "prod", "0f1e", "arn:aws:ecs:us-east-1:111122223333:cluster/prod"},
+		{"arn:aws-cn:ecs:cn-north-1:111122223333:task/0f1e", "prod", "0f1e", "arn:aws-cn:ecs:cn-north-1:111122223333:cluster/prod"},
+		{"arn:aws:ecs:us-east-1:111122223333:task/0f1e", "", "0f1e", ""},
+		{"", "prod", "", ""},
+		{"0f1e", "prod", "", ""},
+		{"arn:aws:ecs:task/x", "prod", "x", ""},
+	} {
+		task := &Task{ARN: tt.arn, Cluster: tt.cluster}
+		if task.ID() != tt.id || task.ClusterARN() != tt.clusterARN {
+			t.Errorf("%s: %q, %q", tt.arn, task.ID(), task.ClusterARN())
+		}
+	}
+}

@@ -44,12 +44,19 @@ func probes(t testing.TB) []Query {
 	for _, target := range []string{
 		"https://a.example", "https://x.wide.example", "http://www.plain.example", "tcp://db.corp.example:5432", "a.example:443",
 		"https://203.0.113.5", "https://10.9.1.1", "https://[2001:db8:1::5]", "https://acme-prod-a.s3.us-east-1.amazonaws.com",
+		"api.pay.example:443", "person.example:443", "all.example:443",
 		"https://s3.eu-central-1.amazonaws.com", "https://x-s3alias.s3.us-east-1.amazonaws.com", "https://nowhere.test", "(none)",
 	} {
 		for _, from := range []string{"", " from 10.1.2.3", " from 192.0.2.7"} {
 			for _, at := range []string{"", " at 2026-11-01T00:00:00Z"} {
 				all = append(all, ask(t, target+from+at))
 			}
+		}
+		for _, caller := range []string{
+			" service prod/payments-api family web:7 tag team=payments principal alice", " from 10.9.1.1", " principal alice",
+			" unidentified true", " unidentified true from 10.9.1.1", " endpoint vpce-0a1b2c3d4e5f60718",
+		} {
+			all = append(all, ask(t, target+caller))
 		}
 	}
 	return all
