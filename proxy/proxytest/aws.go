@@ -160,10 +160,10 @@ func (a *AWS) begin(c AWSCall) *AWSFault {
 
 func operationOf(r *http.Request, body []byte) string {
 	service, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-	switch {
-	case service == "AmazonEC2ContainerServiceV20141113":
+	switch service {
+	case "AmazonEC2ContainerServiceV20141113":
 		return "ecs:" + operation
-	case service == "AmazonSQS":
+	case "AmazonSQS":
 		return "sqs:" + operation
 	}
 	return "sts:" + formValue(body, "Action")

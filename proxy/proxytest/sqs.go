@@ -1,7 +1,7 @@
 package proxytest
 
 import (
-	"crypto/md5" //nolint:gosec // SQS tells messages' MD5, and the SDK checks it
+	"crypto/md5" // SQS tells messages' MD5, and the SDK checks it
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -40,10 +40,10 @@ func (a *AWS) Queued() int {
 
 func (a *AWS) receiveMessage(w http.ResponseWriter, r *http.Request, body []byte) {
 	var in struct {
-		QueueUrl                             string //nolint:revive // AWS's spelling
+		QueueURL                             string
 		MaxNumberOfMessages, WaitTimeSeconds int
 	}
-	if err := json.Unmarshal(body, &in); err != nil || in.QueueUrl == "" || in.MaxNumberOfMessages > 10 || in.WaitTimeSeconds > 20 {
+	if err := json.Unmarshal(body, &in); err != nil || in.QueueURL == "" || in.MaxNumberOfMessages > 10 || in.WaitTimeSeconds > 20 {
 		writeFault(w, "sqs:ReceiveMessage", &AWSFault{Status: http.StatusBadRequest, Code: "InvalidParameterValue", Message: "of ReceiveMessage"})
 		return
 	}
@@ -78,7 +78,7 @@ func (a *AWS) take(most int) (out []map[string]string, arrived <-chan struct{}) 
 		}
 		a.receipts++
 		m.receipt, m.visible = fmt.Sprintf("receipt-%d", a.receipts), now.Add(invisible)
-		sum := md5.Sum([]byte(m.body)) //nolint:gosec // as above
+		sum := md5.Sum([]byte(m.body))
 		out = append(out, map[string]string{
 			"MessageId": m.receipt, "ReceiptHandle": m.receipt, "Body": m.body, "MD5OfBody": hex.EncodeToString(sum[:]),
 		})
@@ -89,7 +89,7 @@ func (a *AWS) take(most int) (out []map[string]string, arrived <-chan struct{}) 
 func (a *AWS) deleteMessageBatch(w http.ResponseWriter, body []byte) {
 	var in struct {
 		Entries []struct {
-			Id, ReceiptHandle string //nolint:revive // AWS's spelling
+			ID, ReceiptHandle string
 		}
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
@@ -101,7 +101,7 @@ func (a *AWS) deleteMessageBatch(w http.ResponseWriter, body []byte) {
 	done := []map[string]string{}
 	for _, e := range in.Entries {
 		a.queue = slices.DeleteFunc(a.queue, func(m sqsMessage) bool { return m.receipt == e.ReceiptHandle })
-		done = append(done, map[string]string{"Id": e.Id})
+		done = append(done, map[string]string{"Id": e.ID})
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"Successful": done, "Failed": []any{}})
 }

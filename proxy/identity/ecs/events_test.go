@@ -148,9 +148,9 @@ func TestAStormOfEvents(t *testing.T) {
 			all = append(all, forger.Event(made.ARN()))
 		}
 		d.fake.Send(all...)
-		real := proxytest.ECSTask{ID: "real", IPv4: "10.55.0.1", Created: born(99)}
-		d.fake.Put(real)
-		d.fake.Send(d.fake.Event(real.ARN()))
+		honest := proxytest.ECSTask{ID: "real", IPv4: "10.55.0.1", Created: born(99)}
+		d.fake.Put(honest)
+		d.fake.Send(d.fake.Event(honest.ARN()))
 		d.pass(time.Minute)
 		d.expect("10.55.0.1", "real")
 		if n, most := d.calls("ecs:ListTasks")+d.calls("ecs:DescribeTasks")-before, int(time.Since(began).Seconds())*callRate; n > most {

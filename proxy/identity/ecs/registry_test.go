@@ -3,6 +3,7 @@ package ecs
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -62,11 +63,7 @@ func FuzzRegistry(f *testing.F) {
 }
 
 func holders(r *registry) map[key]*record {
-	out := make(map[key]*record)
-	for k, h := range r.holders {
-		out[k] = h
-	}
-	return out
+	return maps.Clone(r.holders)
 }
 
 func check(t *testing.T, reg *registry, b *book) {
