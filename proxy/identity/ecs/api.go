@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -35,7 +36,11 @@ const (
 func awsConfig(ctx context.Context) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTimeout(30 * time.Second). // longer than a long poll
 										WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client))
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+		// The one client that the SDK makes for itself: it would ask
+		// HTTP_PROXY for the task's credentials, at 169.254.170.2.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
+	cfg.Logger = nil // it would write its own lines between ours
 	if err != nil {
 		return cfg, fmt.Errorf("AWS configuration: %w", err)
 	}
