@@ -50,9 +50,10 @@ const (
 	ViaConnect     // the authority of an HTTP CONNECT request (RFC 9110, section 9.3.6)
 	ViaHTTP        // the target of a plain HTTP request, absolute-form or Host (RFC 9112, section 3.2)
 	ViaTLS         // the server_name of a raw TLS ClientHello (RFC 6066, section 3)
+	ViaTCP         // no name: the address that a transparent connection was aimed at
 )
 
-// String returns "connect", "http", "tls" or "unknown".
+// String returns "connect", "http", "tls", "tcp" or "unknown".
 func (v Via) String() string {
 	switch v {
 	case ViaConnect:
@@ -61,6 +62,8 @@ func (v Via) String() string {
 		return "http"
 	case ViaTLS:
 		return "tls"
+	case ViaTCP:
+		return "tcp"
 	}
 	return "unknown"
 }

@@ -31,6 +31,7 @@ func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
 			Via:      via,
 			Listener: c.local,
 			Client:   c.remote,
+			Original: c.original,
 
 			Principal: c.source.Principal, VPCEndpoint: c.source.VPCEndpoint, Task: c.source.Task,
 		},

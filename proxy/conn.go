@@ -39,10 +39,13 @@ type conn struct {
 	listener      *ListenerConfig
 	tcp           *net.TCPConn
 	local, remote netip.AddrPort
+	original      netip.AddrPort // where it was aimed at, zero for the proxy itself
 	accepted      time.Time
 	source        policy.Source // who is calling; a tunnel's principal, too, once it has proven itself
 	counted       netip.Addr    // by admission
 	over          over
+	known         bool // identify has been asked
+	returned      bool // it is one of the proxy's own (see sent)
 	releaseOnce   sync.Once
 }
 
@@ -52,11 +55,9 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 	defer c.rescue()
 	buf := s.sniffed.get()
 	defer s.sniffed.pool.Put(buf) // whoever keeps what it holds beyond this call has copied it
-	first, err := c.readProxyHeader(buf[:])
-	if len(first) > 0 {
-		c.identify(ctx)
-	}
+	first, taken, err := c.begin(ctx, buf[:])
 	switch {
+	case taken:
 	case err != nil:
 		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
 		a.refuse(denial(policy.ReasonUnknownSource, err))
@@ -70,17 +71,32 @@ func (s *Server) handle(ctx context.Context, c *conn) {
 	case isMethodByte(first[0]):
 		s.front.take(c, first)
 	default:
-		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
-		a.refuse(denial(policy.ReasonNotTLS, fmt.Errorf("neither TLS nor HTTP: the first byte is 0x%02x", first[0])))
-		c.release()
+		c.serveTCP(ctx, first)
 	}
+}
+
+// begin learns where the connection was aimed at, whose it is, and its first
+// bytes. It is taken when it needed none of these to be carried.
+func (c *conn) begin(ctx context.Context, buf []byte) (first []byte, taken bool, err error) {
+	c.learnOriginal()
+	if c.original.IsValid() {
+		first, taken = c.sniffOriginal(ctx, buf)
+	} else {
+		first, err = c.readProxyHeader(buf)
+	}
+	if len(first) > 0 {
+		c.returned = c.cameBack()
+		c.identify(ctx)
+	}
+	return first, taken, err
 }
 
 // identify learns who is calling, as far as anybody knows.
 func (c *conn) identify(ctx context.Context) {
-	if c.s.deps.Identifier == nil {
+	if c.s.deps.Identifier == nil || c.known {
 		return
 	}
+	c.known = true
 	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.s.cfg.Timeouts.Hello))
 	defer cancel()
 	c.source = c.s.deps.Identifier.Identify(ctx, c.source)
@@ -147,14 +163,33 @@ func (c *conn) readHello(a *attempt, first []byte) (*hello, *refusal) {
 
 // admitTLS decides about the name in h.
 func (c *conn) admitTLS(a *attempt, h *hello) *refusal {
-	if c.over != overNothing {
-		return overLimit(c.over)
+	if refused := c.barred(); refused != nil {
+		return refused
 	}
 	if h.serverName.IsZero() {
-		return denial(policy.ReasonNoName, errors.New("the ClientHello carries no server_name"))
+		none := denial(policy.ReasonNoName, errors.New("the ClientHello carries no server_name"))
+		if c.original.IsValid() {
+			return a.decideOriginal(c, policy.ProtocolTLS, none)
+		}
+		return none
 	}
-	a.aim(h.serverName, tlsPort, policy.ProtocolTLS)
+	port := uint16(tlsPort)
+	if c.original.IsValid() {
+		port = c.original.Port()
+	}
+	a.aim(h.serverName, port, policy.ProtocolTLS)
 	return a.decide()
+}
+
+// barred refuses whatever a connection asks for, nil for nearly all.
+func (c *conn) barred() *refusal {
+	switch {
+	case c.over != overNothing:
+		return overLimit(c.over)
+	case c.returned:
+		return denial(policy.ReasonSelf, errReturned)
+	}
+	return nil
 }
 
 // refuseTLS records why and says so in TLS: client libraries print an alert

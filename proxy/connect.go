@@ -103,8 +103,8 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 func (f *front) admitConnect(a *attempt, r *http.Request, h *httpConn) *refusal {
 	host, port, err := parseAuthority(r.RequestURI)
 	switch {
-	case h.c.over != overNothing:
-		return overLimit(h.c.over)
+	case h.c.barred() != nil:
+		return h.c.barred()
 	case err != nil:
 		return &refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err, hint: "send CONNECT host:port"}
 	case h.pinned != nil:

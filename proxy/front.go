@@ -387,7 +387,7 @@ func (f *front) deny(w http.ResponseWriter, h *httpConn, a *attempt, r *refusal)
 		h.hurry()
 	}
 	h.sending.Store(h.body)
-	if h.body || h.expects || a.rec.HTTP.Method == http.MethodConnect || h.c.over != overNothing {
+	if h.body || h.expects || a.rec.HTTP.Method == http.MethodConnect || h.c.barred() != nil {
 		w.Header().Set("Connection", "close")
 	}
 	ans.writeTo(w)

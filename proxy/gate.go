@@ -35,6 +35,7 @@ func (a *attempt) connect(ctx context.Context) (*net.TCPConn, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
+	a.s.sent.add(origin)
 	a.rec.Peer = addrPortOf(origin.RemoteAddr())
 	return origin, nil
 }

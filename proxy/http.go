@@ -97,8 +97,8 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 
 // admitExchange learns the destination from the request and decides about it.
 func (f *front) admitExchange(a *attempt, r *http.Request, h *httpConn) *refusal {
-	if h.c.over != overNothing {
-		return overLimit(h.c.over)
+	if refused := h.c.barred(); refused != nil {
+		return refused
 	}
 	if h.inspected != nil {
 		return h.inspected.admit(a, r)
@@ -106,6 +106,9 @@ func (f *front) admitExchange(a *attempt, r *http.Request, h *httpConn) *refusal
 	host, port, err := destination(r)
 	if err != nil {
 		return &refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err, hint: "send an absolute http:// URL or a Host header"}
+	}
+	if h.pinned == nil && h.c.original.IsValid() && !r.URL.IsAbs() && !namesPort(r.Host) {
+		port = h.c.original.Port()
 	}
 	a.rec.HTTP.Path = r.URL.EscapedPath()
 	a.aim(host, port, policy.ProtocolHTTP)
@@ -145,8 +148,9 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 		return bad("the request target %.255q is neither an absolute URL nor a path", r.RequestURI)
 	}
 	name, port := authority, uint64(80)
-	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+	if namesPort(authority) {
 		var err error
+		i := strings.LastIndexByte(authority, ':')
 		digits := authority[i+1:]
 		if port, err = strconv.ParseUint(digits, 10, 16); err != nil || port == 0 || digits[0] == '0' {
 			return bad("the port of %.255q is not 1 to 65535", authority)
@@ -160,6 +164,11 @@ func destination(r *http.Request) (policy.Host, uint16, error) {
 		return bad("%w", err)
 	}
 	return host, uint16(port), nil
+}
+
+// namesPort reports whether an authority ends in a port, or what should be one.
+func namesPort(authority string) bool {
+	return strings.LastIndexByte(authority, ':') > strings.LastIndexByte(authority, ']')
 }
 
 // scheme is the origin's.

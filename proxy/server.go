@@ -47,6 +47,9 @@ type ListenerConfig struct {
 	// ProxyFrom from which addresses one is believed.
 	ProxyProtocol ProxyProtocol
 	ProxyFrom     []netip.Prefix
+	// Original says whether connections that were aimed at others are brought
+	// here, and how it is learned at whom. It excludes ProxyProtocol.
+	Original OriginalDestination
 }
 
 // Deps are the parts that a [Server] is handed. All are required but Log,
@@ -80,6 +83,7 @@ type Server struct {
 	turn       atomic.Uint32 // of loops, see nextLoop
 	buffers    relayBuffers
 	sniffed    sniffBuffers
+	sent       *sent // nil where no connection can come back
 	listeners  []*net.TCPListener
 	work       sync.WaitGroup // accepted connections, and who accepts them
 	cut        chan struct{}  // closed by Cut
@@ -108,6 +112,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.inspection, err = newInspection(&cfg); err != nil {
 		return nil, err
 	}
+	for _, l := range cfg.Listeners {
+		switch {
+		case l.Original != OriginalNone && l.ProxyProtocol != ProxyProtocolNone:
+			return nil, fmt.Errorf("proxy: the listener %s has both an original destination and a PROXY header", l.Address)
+		case l.Original != OriginalNone:
+			s.sent = newSent(cfg.Timeouts.Hello)
+		}
+	}
 	s.front = newFront(s)
 	return s, nil
 }
@@ -116,8 +128,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // later one fails. Once it has returned nil, clients can connect, and wait
 // until Run serves them.
 func (s *Server) Listen(ctx context.Context) error {
-	lc := net.ListenConfig{KeepAlive: -1} // where a connection may be silent for long it is set then
 	for _, l := range s.cfg.Listeners {
+		// Where a connection may be silent for long, keepalive is set then.
+		lc := net.ListenConfig{KeepAlive: -1, Control: l.Original.control}
 		ln, err := lc.Listen(ctx, "tcp", l.Address)
 		if err != nil {
 			s.closeListeners()

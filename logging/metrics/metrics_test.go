@@ -144,11 +144,11 @@ func TestUnknownWordsMakeNoSeries(t *testing.T) {
 func TestEveryWordHasItsSeries(t *testing.T) {
 	m := New(Config{})
 	for _, o := range flow.Outcomes() {
-		for _, via := range []policy.Via{policy.ViaUnknown, policy.ViaConnect, policy.ViaHTTP, policy.ViaTLS} {
+		for via := range policy.Via(vias) {
 			m.Observe(flow.Event{Kind: flow.Closed, Record: flow.Record{Outcome: o, Via: via, Verdict: policy.Allow, Mode: policy.Report}})
 		}
 	}
-	if n, want := testutil.CollectAndCount(m.flows.total), 4*len(flow.Outcomes()); n != want {
+	if n, want := testutil.CollectAndCount(m.flows.total), vias*len(flow.Outcomes()); n != want {
 		t.Errorf("%d series, want %d", n, want)
 	}
 }
