@@ -22,6 +22,8 @@ import (
 // of the namespaces in integration/.
 func (r *rig) aimed(original string) (addr string) {
 	r.t.Helper()
+	call(r.t, r.addr).Close() // what it is served by is there when this has been
+	r.idle(1)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		r.t.Fatal(err)
@@ -49,6 +51,16 @@ func (r *rig) aimed(original string) (addr string) {
 		}
 	}()
 	return ln.Addr().String()
+}
+
+// idle waits until as many connections were accepted, and all have ended.
+func (r *rig) idle(accepted uint64) {
+	r.t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); r.Counts().Accepted < accepted || r.Active() > 0; {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%+v", r.Counts())
+		}
+	}
 }
 
 // call dials addr.
@@ -253,11 +265,7 @@ func TestTransparentSilence(t *testing.T) {
 		r := newRig(t, cidrs("tcp", loopbackRange, port), patient)
 		c := call(t, r.aimed(at))
 		c.Close()
-		for deadline := time.Now().Add(15 * time.Second); r.Counts().Accepted < 1 || r.Active() > 0; {
-			if time.Now().After(deadline) {
-				t.Fatal("the connection is held")
-			}
-		}
+		r.idle(2)
 		if all, _ := r.events.list(); len(all) > 0 {
 			t.Errorf("recorded:%s", r.events.text())
 		}
