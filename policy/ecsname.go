@@ -90,7 +90,7 @@ func parseText(s string, of alphabet, longest int) ([]string, *patternError) {
 func (a alphabet) check(s, signs string) *patternError {
 	for i, c := range s {
 		if ('a' <= c && c <= 'z') || ('A' <= c && c <= 'Z') || ('0' <= c && c <= '9') ||
-			(c < utf8.RuneSelf && (strings.ContainsRune(a.others, c) || strings.ContainsRune(signs, c))) {
+			strings.ContainsRune(a.others, c) || strings.ContainsRune(signs, c) {
 			continue
 		}
 		hint := "such names are of " + a.words

@@ -465,3 +465,77 @@ func TestTaskARNs(t *testing.T) {
 		}
 	}
 }
+
+// TestUnknownMerges: of two words on unknown_source deny wins, whichever
+// document says it, and one word is enough against the default.
+func TestUnknownMerges(t *testing.T) {
+	const rules = "version: 1\nsources: [{name: s, ecs: {service: a}}]\nrules: [{name: r, hosts: [a.example]}]\n"
+	for _, tt := range []struct {
+		words []string
+		want  Reason
+	}{
+		{nil, ReasonUnknownSource},
+		{[]string{"allow"}, ReasonRule},
+		{[]string{"deny"}, ReasonUnknownSource},
+		{[]string{"allow", "deny"}, ReasonUnknownSource},
+		{[]string{"deny", "allow"}, ReasonUnknownSource},
+		{[]string{"allow", "allow"}, ReasonRule},
+	} {
+		documents := []Text{{"rules.yaml", []byte(rules)}}
+		for i, word := range tt.words {
+			documents = append(documents, Text{fmt.Sprintf("%d.yaml", i), []byte("version: 1\nunknown_source: " + word + "\n")})
+		}
+		p, err := Load(documents...)
+		if err != nil {
+			t.Fatal(detail(err))
+		}
+		if d := p.Decide(ask(t, "a.example:443 unidentified true")); d.Reason != tt.want {
+			t.Errorf("%v: %s, want %s", tt.words, answer(d), tt.want)
+		}
+		if notes := len(p.Notes()); (notes > 0) != (tt.words == nil) {
+			t.Errorf("%v: %d notes", tt.words, notes)
+		}
+	}
+}
+
+// TestInspectedCallers: a request is decided for the task behind its
+// connection, a copy's source too, and nobody is asked for credentials there.
+func TestInspectedCallers(t *testing.T) {
+	p := mustLoad(t, `version: 1
+sources:
+  - {name: writer, ecs: {service: writer}}
+  - {name: holder, principals: [alice]}
+rules:
+  - {name: to, s3: {buckets: [target], inspect: true, operations: [PutObject, CopyObject]}}
+  - {name: from, s3: {buckets: [origin], inspect: true, operations: [GetObject]}, sources: [writer]}
+  - {name: held, s3: {buckets: [held], inspect: true, operations: [GetObject]}, sources: [holder]}
+`)
+	headers := map[string][]string{
+		"Authorization":     {"AWS4-HMAC-SHA256 Credential=ASIAQNZGKIQY56JQ7WML/20261101/us-west-2/s3/aws4_request, Signature=a"},
+		"X-Amz-Copy-Source": {"/origin/k"},
+	}
+	for _, tt := range []struct{ method, url, caller, want string }{
+		{"PUT", "https://target.s3.us-west-2.amazonaws.com/k", " service prod/writer", "allow rule to tls source=writer"},
+		{"PUT", "https://target.s3.us-west-2.amazonaws.com/k", " service prod/reader", "deny s3_bucket"},
+		{"PUT", "https://target.s3.us-west-2.amazonaws.com/k", " unidentified true", "deny unknown_source"},
+		{"GET", "https://held.s3.us-west-2.amazonaws.com/k", " service prod/writer", "deny credentials source=writer"},
+		{"GET", "https://held.s3.us-west-2.amazonaws.com/k", " principal alice", "allow rule held tls source=holder"},
+		// The name of one bucket opens the connection, the request asks for another.
+		{"GET", "https://s3.us-west-2.amazonaws.com/held/k", " service prod/writer", "deny s3_bucket source=writer"},
+	} {
+		h := headers
+		if tt.method == "GET" {
+			h = map[string][]string{"Authorization": headers["Authorization"]}
+		}
+		site, request, err := ParseRequest(tt.method, tt.url, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := ask(t, site+tt.caller)
+		q.Via, q.Protocol = ViaConnect, ProtocolUnknown
+		e := p.ExplainRequest(q, request)
+		if got := answer(e.Decision); got != tt.want {
+			t.Errorf("%s %s%s: %s, want %s", tt.method, tt.url, tt.caller, got, tt.want)
+		}
+	}
+}
