@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -142,14 +143,14 @@ func (l lack) key() string {
 // orList names the first few of what is asked for.
 func orList(all []string) string {
 	const most = 4
-	text := strings.Join(all[:min(len(all), most)], ", ")
-	if more := len(all) - most; more > 0 {
-		return fmt.Sprintf("%s or one of %d more", text, more)
+	last := len(all) - 1
+	switch {
+	case len(all) > most:
+		return fmt.Sprintf("%s or one of %d more", strings.Join(all[:most], ", "), len(all)-most)
+	case last > 0:
+		return strings.Join(all[:last], ", ") + " or " + all[last]
 	}
-	if i := strings.LastIndex(text, ", "); i >= 0 && len(all) > 1 {
-		return strings.Join(all[:len(all)-1], ", ") + " or " + all[len(all)-1]
-	}
-	return text
+	return strings.Join(all, "")
 }
 
 func revisionsText(ranges []revisionRange) string {
@@ -157,7 +158,7 @@ func revisionsText(ranges []revisionRange) string {
 	for _, r := range ranges {
 		switch {
 		case r.low == r.high:
-			all = append(all, fmt.Sprint(r.low))
+			all = append(all, strconv.Itoa(r.low))
 		case r.high == maxRevision:
 			all = append(all, fmt.Sprintf("%d and above", r.low))
 		default:

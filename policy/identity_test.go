@@ -240,9 +240,7 @@ func TestSourcesAgree(t *testing.T) {
 		for i := range count {
 			wide[i] = r.conditions()
 			narrow[i] = r.conditions()
-			for key, value := range wide[i] {
-				narrow[i][key] = value
-			}
+			maps.Copy(narrow[i], wide[i])
 			name := fmt.Sprintf("s%d", i)
 			texts[0] += sourceLine(name, wide[i])
 			texts[1] += sourceLine(name, narrow[i])
