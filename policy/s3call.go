@@ -186,6 +186,8 @@ func (c *S3Call) readPath(p *s3Parse, path string) (s3Level, *S3RequestError) {
 		var ok bool
 		if c.Key, ok = unescape(path[1:]); !ok {
 			err = badCall(ReasonS3Opaque, "the path is not percent-encoded well")
+		} else if climbs(path[1:]) { // S3 refuses it, too
+			err = errClimbs()
 		}
 	}
 	switch {
@@ -246,9 +248,7 @@ func (c *S3Call) readHeaders(r S3Request, params []param) *S3RequestError {
 	case "CreateBucket":
 		c.ACL = "PutBucketAcl"
 	case "PostObject":
-		if c.Signer.Scheme == S3Anonymous {
-			c.Signer.Scheme = S3SigForm
-		}
+		c.Signer = S3Signer{Scheme: S3SigForm} // whatever stands beside the form
 	}
 	if c.ACL != "" && !asksForGrants(r, params) {
 		c.ACL = ""

@@ -254,7 +254,7 @@ func TestParseS3RequestRefuses(t *testing.T) {
 		{"GET " + virtual + " /k\nAuthorization: AWS x", ReasonS3Account, "no scheme"},
 		{"GET " + virtual + " /k\nAuthorization: ", ReasonS3Account, "no scheme"},
 		{"GET " + virtual + " /k\nAuthorization: AWS4-HMAC-SHA256 Signature=a", ReasonS3Account, "not of the form"},
-		{"GET " + virtual + " /k\nAuthorization: AWS4-HMAC-SHA256 Credential=a/b/c/s3/aws4_request,Credential=d/b/c/s3/aws4_request", ReasonS3Account, "two credentials"},
+		{"GET " + virtual + " /k\nAuthorization: AWS4-HMAC-SHA256 Credential=a/b/c/s3/aws4_request,Credential=d/b/c/s3/aws4_request", ReasonS3Account, "two parts of the name Credential"},
 		{"GET " + virtual + " /k\nAuthorization: AWS4-HMAC-SHA256 Credential=a/b/c/d/s3/aws4_request", ReasonS3Account, "not of the form"},
 		{"GET " + virtual + " /k\nAuthorization: AWS4-HMAC-SHA256 Credential=a/b/c/sts/aws4_request", ReasonS3Account, "another service"},
 		// Copies.

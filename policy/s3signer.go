@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/base32"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -29,8 +30,9 @@ func readSigner(authorization []string, params []param) (S3Signer, *S3RequestErr
 	case "AWS4-ECDSA-P256-SHA256":
 		return readAuthorization(S3SigV4A, rest)
 	case "AWS":
-		key, signature, ok := strings.Cut(strings.TrimSpace(rest), ":")
-		if !ok || key == "" || signature == "" {
+		rest = strings.TrimSpace(rest)
+		key, signature, ok := strings.Cut(rest, ":")
+		if !ok || key == "" || signature == "" || strings.ContainsAny(rest, " \t") || strings.Contains(signature, ":") {
 			break
 		}
 		return signerOf(S3SigV2, key), nil
@@ -39,20 +41,23 @@ func readSigner(authorization []string, params []param) (S3Signer, *S3RequestErr
 }
 
 // readAuthorization reads what follows SigV4's algorithm: Credential,
-// SignedHeaders and Signature, separated by commas.
+// SignedHeaders and Signature, separated by commas, and nothing else. Who cuts
+// elsewhere, or takes names as he likes, must not find another credential.
 func readAuthorization(scheme S3Scheme, rest string) (S3Signer, *S3RequestError) {
-	credential, found := "", false
+	names := [...]string{"Credential", "SignedHeaders", "Signature"}
+	var values [len(names)]string
 	for part := range strings.SplitSeq(rest, ",") {
-		value, ok := strings.CutPrefix(strings.TrimSpace(part), "Credential=")
-		if !ok {
-			continue
+		name, value, _ := strings.Cut(strings.Trim(part, " \t"), "=")
+		i := slices.Index(names[:], name)
+		switch {
+		case i < 0, value == "", strings.ContainsAny(value, "=\" \t"):
+			return S3Signer{}, badCall(ReasonS3Account, "the Authorization header has a part that no signature has")
+		case values[i] != "":
+			return S3Signer{}, badCall(ReasonS3Account, "the Authorization header has two parts of the name %s", name)
 		}
-		if found {
-			return S3Signer{}, badCall(ReasonS3Account, "the Authorization header has two credentials")
-		}
-		credential, found = value, true
+		values[i] = value
 	}
-	return readCredential(scheme, credential)
+	return readCredential(scheme, values[0])
 }
 
 // readCredential reads KEY/DATE/REGION/SERVICE/aws4_request; SigV4A's has no

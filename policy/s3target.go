@@ -144,14 +144,22 @@ func takeBucket(p *s3Parse, path string) (key string, err *S3RequestError) {
 		return "", badCall(ReasonS3Opaque, "the path is not percent-encoded well")
 	}
 	if climbs(rest) {
-		return "", badCall(ReasonS3Opaque, "the path climbs out of its bucket: whoever cleans it reads another one")
+		return "", errClimbs()
 	}
 	return key, nil
+}
+
+func errClimbs() *S3RequestError {
+	return badCall(ReasonS3Opaque, "the path climbs out of its bucket: whoever cleans it reads another one")
 }
 
 // nameInPath takes a bucket, or an alias, that stands in a path.
 func nameInPath(p *s3Parse, name string) *S3RequestError {
 	if !isBucketName(name) {
+		// What can not be of a name may be of a key, and is not repeated.
+		if end := strings.IndexFunc(name, func(r rune) bool { return r > 0x7f || !isBucketByte(byte(r)) }); end >= 0 {
+			return badCall(ReasonS3Bucket, "%.80q with what follows it is no bucket's name", name[:end])
+		}
 		return badCall(ReasonS3Bucket, "%.80q is no bucket's name", name)
 	}
 	lower := strings.ToLower(name)
@@ -166,9 +174,11 @@ func nameInPath(p *s3Parse, name string) *S3RequestError {
 // made before 2018 may have upper case and underscores, and 255 characters.
 func isBucketName(s string) bool {
 	return len(s) >= 3 && len(s) <= 255 && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..") &&
-		isAll(s, func(c byte) bool {
-			return isLower(c) || isDigit(c) || ('A' <= c && c <= 'Z') || c == '.' || c == '-' || c == '_'
-		})
+		isAll(s, isBucketByte)
+}
+
+func isBucketByte(c byte) bool {
+	return isLower(c) || isDigit(c) || ('A' <= c && c <= 'Z') || c == '.' || c == '-' || c == '_'
 }
 
 // param is a decoded parameter of a query.
