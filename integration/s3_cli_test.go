@@ -50,7 +50,7 @@ func TestS3CommandLine(t *testing.T) {
 		return s.programLines(t, way, command{
 			path: need(t, "sh"), args: []string{"-c", cliWork, "sh", aws, s3Data}, dir: t.TempDir(), env: []string{cliConfig(t, style)},
 		})
-	})
+	}, "virtual") // it starts slowly
 }
 
 // TestS3CurlHeaders compares answers field by field: curl shows them as they

@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,12 +16,18 @@ const dataRule = `
     s3: {buckets: [app-data, app.dotted], inspect: true, accounts: ["111122223333"]}
 `
 
-// everyWay does work on every way, in both styles of addressing, and requires
-// that each went as the direct one did: for the client, which is what work
-// returns, and for the server.
-func (s *inspectingWorld) everyWay(t *testing.T, work func(t *testing.T, way s3Way, style string) []string) {
+// failing finds steps that the server refused.
+var failing = regexp.MustCompile(`"status": ?[45]\d\d|"error"`)
+
+// everyWay does work on every way, in each style of addressing, both unless
+// they are given, and requires that each went as the direct one did: for the
+// client, which is what work returns, and for the server.
+func (s *inspectingWorld) everyWay(t *testing.T, work func(t *testing.T, way s3Way, style string) []string, styles ...string) {
 	t.Helper()
-	for _, style := range []string{"virtual", "path"} {
+	if len(styles) == 0 {
+		styles = []string{"virtual", "path"}
+	}
+	for _, style := range styles {
 		var lines, requests []string
 		for _, way := range s.ways {
 			t.Run(style+"/"+way.name, func(t *testing.T) {
@@ -30,6 +37,9 @@ func (s *inspectingWorld) everyWay(t *testing.T, work func(t *testing.T, way s3W
 				if way.name == "direct" {
 					lines, requests = got, seen
 					t.Logf("%d lines, %d requests", len(lines), len(seen))
+					if n := len(failing.FindAllString(strings.Join(got, "\n"), -1)); n > len(got)/10 {
+						t.Errorf("%d steps fail directly, which shows little: %s", n, got)
+					}
 					return
 				}
 				differ(t, "the client", lines, got)

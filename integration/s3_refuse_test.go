@@ -165,7 +165,7 @@ func TestS3Refused(t *testing.T) {
 					t.Errorf("by %s: %v", way.name, err)
 					continue
 				}
-				if text, err := io.ReadAll(out.Body); string(text) == "" || err != nil {
+				if text, err := io.ReadAll(out.Body); len(text) == 0 || err != nil {
 					t.Errorf("by %s: %q, %v", way.name, text, err)
 				}
 			}

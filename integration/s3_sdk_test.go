@@ -139,7 +139,7 @@ func (g *goWork) objects() {
 		g.step("head "+key, head, err)
 		g.get(key)
 		// A copy's source is in a header, escaped by whoever sends it.
-		source := s3Data + "/" + strings.ReplaceAll(url.PathEscape(key), "%2F", "/")
+		source := s3Data + "/" + strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(key))
 		copied, err := g.client.CopyObject(g.ctx, &awss3.CopyObjectInput{Bucket: aws.String(s3Data), Key: aws.String("copies/" + key), CopySource: &source})
 		g.step("copy "+key, copied, err)
 	}
@@ -170,7 +170,9 @@ func (g *goWork) list() []types.ObjectIdentifier {
 
 // upload is a multipart upload of content, parts at once, in parts of size.
 func (g *goWork) upload(key string, content io.ReaderAt, total, size int64) error {
-	made, err := g.client.CreateMultipartUpload(g.ctx, &awss3.CreateMultipartUploadInput{Bucket: aws.String(s3Data), Key: &key})
+	made, err := g.client.CreateMultipartUpload(g.ctx, &awss3.CreateMultipartUploadInput{
+		Bucket: aws.String(s3Data), Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
+	})
 	if err != nil {
 		return err
 	}

@@ -212,9 +212,7 @@ func (s *s3Server) carry(raw net.Conn, client *tls.Conn) {
 		body.passOn(client, server)
 		_ = client.CloseWrite()
 	})
-	in := io.TeeReader(client, forgiving{server})
-	s.read(bufio.NewReaderSize(in, 64<<10), body, n, client.ConnectionState().ServerName)
-	_, _ = io.Copy(io.Discard, in)
+	s.read(bufio.NewReaderSize(client, 64<<10), forgiving{server}, body, n, client.ConnectionState().ServerName)
 	_ = server.CloseWrite()
 	back.Wait()
 }
@@ -237,11 +235,7 @@ func (b *s3Body) passOn(client io.Writer, server io.Reader) {
 	for {
 		n, err := server.Read(buf)
 		if n > 0 {
-			if !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 100 ")) {
-				b.Lock()
-				b.Unlock() //nolint:staticcheck // it was waited for
-			}
-			if _, err := client.Write(buf[:n]); err != nil {
+			if err := b.write(client, buf[:n]); err != nil {
 				return
 			}
 		}
@@ -251,67 +245,89 @@ func (b *s3Body) passOn(client io.Writer, server io.Reader) {
 	}
 }
 
-// read reads requests to the end of the connection.
-func (s *s3Server) read(in *bufio.Reader, body *s3Body, conn int, sni string) {
+func (b *s3Body) write(client io.Writer, p []byte) error {
+	if !bytes.HasPrefix(p, []byte("HTTP/1.1 100 ")) {
+		b.Lock()
+		defer b.Unlock()
+	}
+	_, err := client.Write(p)
+	return err
+}
+
+// read passes requests on to the end of the connection. A head is on record
+// before the server has it, so that whoever has an answer finds its request.
+func (s *s3Server) read(in *bufio.Reader, server io.Writer, body *s3Body, conn int, sni string) {
 	for {
-		req, err := s.readHead(in)
+		raw, req, err := s.readHead(in)
 		if err != nil {
 			return
 		}
 		req.conn, req.sni = conn, sni
+		bare := req.header.Get("Transfer-Encoding") == "" && cmp.Or(req.header.Get("Content-Length"), "0") == "0"
+		if bare {
+			req.sum, req.whole = sumOf(nil), true
+		}
 		s.mu.Lock()
 		s.seen = append(s.seen, req)
 		s.mu.Unlock()
-		size, sum, err := readS3Body(in, req.header, body)
+		_, _ = server.Write(raw)
+		if bare {
+			continue
+		}
+		if _, err := in.Peek(1); err != nil { // the client may be waiting to be asked for a body
+			return
+		}
+		body.Lock()
+		size, sum, err := passBody(in, server, req.header)
 		s.mu.Lock()
 		req.size, req.sum, req.whole = size, sum, err == nil
 		s.mu.Unlock()
+		body.Unlock()
 		if err != nil {
 			return
 		}
 	}
 }
 
-func (s *s3Server) readHead(in *bufio.Reader) (*s3Seen, error) {
-	text := textproto.NewReader(in)
-	line, err := text.ReadLine()
-	if err != nil {
-		return nil, err
+func (s *s3Server) readHead(in *bufio.Reader) ([]byte, *s3Seen, error) {
+	var raw []byte
+	for !bytes.HasSuffix(raw, []byte("\r\n\r\n")) {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return nil, nil, err
+		}
+		raw = append(raw, line...)
 	}
-	parts := strings.Split(line, " ")
-	if len(parts) != 3 || parts[2] != "HTTP/1.1" {
-		s.t.Errorf("the S3 server was sent the request line %q", line)
-		return nil, io.ErrUnexpectedEOF
-	}
+	text := textproto.NewReader(bufio.NewReader(bytes.NewReader(raw)))
+	line, _ := text.ReadLine()
 	header, err := text.ReadMIMEHeader()
-	return &s3Seen{method: parts[0], target: parts[1], header: http.Header(header)}, err
+	parts := strings.Split(line, " ")
+	if len(parts) != 3 || parts[2] != "HTTP/1.1" || err != nil {
+		s.t.Errorf("the S3 server was sent %q", raw)
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	return raw, &s3Seen{method: parts[0], target: parts[1], header: http.Header(header)}, nil
 }
 
-func readS3Body(in *bufio.Reader, h http.Header, on *s3Body) (int64, string, error) {
+func passBody(in *bufio.Reader, server io.Writer, h http.Header) (int64, string, error) {
 	sum := sha256.New()
-	length, err := strconv.ParseInt(cmp.Or(h.Get("Content-Length"), "0"), 10, 64)
-	chunked := h.Get("Transfer-Encoding") == "chunked"
-	if err != nil || !chunked && length == 0 {
-		return 0, hex.EncodeToString(sum.Sum(nil)), err
-	}
-	if _, err := in.Peek(1); err != nil { // the client may be waiting to be asked for it
-		return 0, "", err
-	}
-	on.Lock()
-	defer on.Unlock()
-	if !chunked {
-		n, err := io.CopyN(sum, in, length)
+	if h.Get("Transfer-Encoding") != "chunked" {
+		length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
+		if err != nil {
+			return 0, "", err
+		}
+		n, err := io.CopyN(io.MultiWriter(sum, server), in, length)
 		return n, hex.EncodeToString(sum.Sum(nil)), err
 	}
-	n, err := io.Copy(sum, httputil.NewChunkedReader(in))
+	all := bufio.NewReader(io.TeeReader(in, server)) // nobody sends a request right behind
+	n, err := io.Copy(sum, httputil.NewChunkedReader(all))
 	if err == nil {
-		_, err = textproto.NewReader(in).ReadMIMEHeader() // the trailer
+		_, err = textproto.NewReader(all).ReadMIMEHeader() // the trailer
 	}
 	return n, hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// take returns the requests since the last call. Every client has its answers
-// by then, so every request has been read.
+// take returns the requests since the last call.
 func (s *s3Server) take() []*s3Seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -136,12 +136,19 @@ func (s *inspectingWorld) httpClient(way s3Way) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// client is the Go SDK on a way, with a key; its style is "path" or "virtual".
+// client is the Go SDK on a way, with a key, the zero one for none; its style is "path" or "virtual".
 func (s *inspectingWorld) client(way s3Way, style string, key s3Key) *awss3.Client {
+	var who aws.CredentialsProvider = aws.AnonymousCredentials{}
+	if key.id != "" {
+		who = credentials.NewStaticCredentialsProvider(key.id, key.secret, "")
+	}
 	return awss3.New(awss3.Options{
 		Region: "us-east-1", HTTPClient: s.httpClient(way), UsePathStyle: style == "path",
-		Credentials:      credentials.NewStaticCredentialsProvider(key.id, key.secret, ""),
+		Credentials:      who,
 		RetryMaxAttempts: 1, Retryer: aws.NopRetryer{},
+		// As programs have it that load their configuration.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
 	})
 }
 
