@@ -98,7 +98,7 @@ func (i *inspected) handshake(inner *tls.Conn) error {
 	if err := inner.SetDeadline(time.Now().Add(t)); err != nil {
 		return err //nolint:wrapcheck // it names what failed, and where
 	}
-	if err := inner.HandshakeContext(i.front.base); err != nil { //nolint:contextcheck // connections end with it
+	if err := inner.HandshakeContext(i.front.base); err != nil {
 		return err //nolint:wrapcheck // crypto/tls says what is wrong
 	}
 	return inner.SetDeadline(time.Time{})

@@ -143,7 +143,7 @@ func TestInspectAnswersSenders(t *testing.T) {
 	for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
 		for target, status := range map[string]string{"/?policy": "403", "/early": "409"} {
 			c, in := s.raw(t)
-			io.WriteString(c, fmt.Sprintf("PUT %s%s%sContent-Length: %d\r\n\r\n", target, signedHead, expect, len(body)))
+			fmt.Fprintf(c, "PUT %s%s%sContent-Length: %d\r\n\r\n", target, signedHead, expect, len(body))
 			if _, err := c.Write(body); err != nil {
 				t.Errorf("%s with %q: %v", target, expect, err)
 			}
