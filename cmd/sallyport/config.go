@@ -31,11 +31,26 @@ type Config struct {
 	Inspect  Inspect
 	Identity Identity
 	Drain    Drain
+	// Credentials are what principals prove themselves with.
+	Credentials []Credential
 }
 
 // Listener is one socket that clients connect to.
 type Listener struct {
 	Address string // "host:port" or ":port"
+	// ProxyProtocol is required, optional, or "" for none; ProxyFrom are the
+	// prefixes whose headers are believed.
+	ProxyProtocol string   `mapstructure:"proxy_protocol"`
+	ProxyFrom     []string `mapstructure:"proxy_from"`
+	// OriginalDestination is redirect, tproxy, or "" where every connection is
+	// for the proxy itself.
+	OriginalDestination string `mapstructure:"original_destination"`
+}
+
+// Credential is a principal with the reference to its secret: "env:NAME",
+// "file:PATH" or "secretsmanager:NAME-OR-ARN". The secret is never here.
+type Credential struct {
+	Principal, Secret string
 }
 
 // Admin is the socket of health checks and metrics.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -184,7 +183,7 @@ func (f *configFile) value(n *yaml.Node, path string, s *schema) {
 func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 	if !k.list {
 		f.scalar(n, path, k)
-		if strings.HasPrefix(path, "inspect.") {
+		if strings.HasPrefix(path, "inspect.") || strings.HasPrefix(path, "credentials[") {
 			f.sources = append(f.sources, n.Value)
 		}
 		return
@@ -237,9 +236,6 @@ func (f *configFile) scalar(n *yaml.Node, path string, k kind) {
 }
 
 func unknownKeyHint(key string, known []string) string {
-	if slices.Contains(laterKeys(), key) {
-		return "it arrives with a later version: remove it for now"
-	}
 	if n := nearest(key, known); n != "" {
 		return fmt.Sprintf("did you mean %q?", n)
 	}

@@ -11,14 +11,6 @@ import (
 
 // plainListeners and plainHosts turn lists of mappings into what YAML and JSON
 // print with the configuration's own keys.
-func plainListeners(all []Listener) any {
-	plain := make([]map[string]any, 0, len(all))
-	for _, l := range all {
-		plain = append(plain, map[string]any{"address": l.Address})
-	}
-	return plain
-}
-
 func plainHosts(all []Host) any {
 	plain := make([]map[string]any, 0, len(all))
 	for _, h := range all {

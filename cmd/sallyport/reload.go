@@ -25,7 +25,8 @@ type reloader struct {
 	pause   func() time.Duration       // until the next look; 0: only when asked
 	asked   <-chan struct{}            // SIGHUP
 	live    *policy.Live
-	swapped func() int // told of a new policy; returns how many connections it cut
+	swapped func() int                            // told of a new policy; returns how many connections it cut
+	also    func(ctx context.Context, asked bool) // reads what else is read again
 	metrics interface {
 		PolicyLoaded(version string, at time.Time)
 		PolicyFailed()
@@ -50,8 +51,10 @@ func (r *reloader) Run(ctx context.Context) error {
 			return nil
 		case <-r.asked:
 			r.look(ctx, lookAsked)
+			r.also(ctx, true)
 		case <-next:
 			r.look(ctx, lookDue)
+			r.also(ctx, false)
 			next = r.next()
 		case <-settled:
 			r.look(ctx, lookAgain)

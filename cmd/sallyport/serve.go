@@ -67,6 +67,7 @@ type daemon struct {
 	live        *policy.Live
 	resolver    *resolve.Resolver
 	callers     *callers
+	credentials *credentials // nil: nobody can prove anything
 	proxy       *proxy.Server
 	admin       net.Listener
 	console     *console.Handler
@@ -102,6 +103,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if d.callers, err = l.callers(ctx, d.log); err != nil {
 		return nil, err
 	}
+	if d.credentials, err = l.credentials(ctx, d.log); err != nil {
+		return nil, err
+	}
 	d.metrics = metrics.New(d.metricsConfig())
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
@@ -116,7 +120,7 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	})
 	d.proxy, err = proxy.New(d.proxyConfig(), proxy.Deps{
 		Decider: d.live, Resolver: d.resolver, Identifier: d.callers.identifier(),
-		Recorder: bus, NewID: flow.NewID, Log: d.log,
+		Authenticator: d.credentials.authenticator(), Recorder: bus, NewID: flow.NewID, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -245,7 +249,7 @@ func (d *daemon) proxyConfig() proxy.Config {
 		CA:        d.ca, OriginRoots: d.originRoots, S3Keys: d.cfg.Logging.S3Keys,
 	}
 	for _, l := range d.cfg.Listeners {
-		c.Listeners = append(c.Listeners, proxy.ListenerConfig{Address: l.Address})
+		c.Listeners = append(c.Listeners, l.config())
 	}
 	if a, err := netip.ParseAddrPort(d.admin.Addr().String()); err == nil {
 		c.OwnSockets = append(c.OwnSockets, a)
@@ -277,7 +281,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	reload := &reloader{
 		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
 		asked: asked, live: d.live,
-		swapped: d.proxy.PolicyChanged, metrics: d.metrics, log: d.log,
+		swapped: d.proxy.PolicyChanged, also: d.credentials.reload, metrics: d.metrics, log: d.log,
 	}
 	d.announce()
 	return inStages(ctx,

@@ -81,24 +81,13 @@ func settings() []setting {
 		{key: "inspect.origin_ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.OriginCAFile }},
 	}
 	all = append(all, identitySettings()...)
+	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {
-		if s.env == "" && s.key != "resolver.hosts" { // names with addresses do not fit a variable
+		if s.env == "" && s.key != "resolver.hosts" && s.key != "credentials" { // pairs do not fit a variable
 			all[i].env = "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 		}
 	}
 	return all
-}
-
-// laterKeys are keys that DESIGN.md names and a later version brings.
-func laterKeys() []string {
-	return []string{"proxy_protocol", "proxy_from", "original_destination"}
-}
-
-func listeners() kind {
-	return kind{
-		want: `a list of mappings, such as [{address: ":3128"}]`, list: true, tag: tagText, check: address().check,
-		fields: []field{{name: "address", kind: address(), required: true}},
-	}
 }
 
 func fixedHosts() kind {

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/sallyport/sallyport/proxy"
+)
+
+func listeners() kind {
+	return kind{
+		want: `a list of mappings, such as [{address: ":3128"}]`, list: true, tag: tagText, check: address().check,
+		fields: []field{
+			{name: "address", kind: address(), required: true},
+			{name: "proxy_protocol", kind: word("required", "optional")},
+			{name: "proxy_from", kind: prefixes()},
+			{name: "original_destination", kind: word("redirect", "tproxy")},
+		},
+	}
+}
+
+// prefixes are the addresses of those who are believed what they say of
+// others: never everybody.
+func prefixes() kind {
+	return kind{want: "a list of CIDR prefixes, such as [10.0.16.0/20]", list: true, tag: tagText, check: func(s string) (string, string) {
+		const hint = "write the balancer's subnets, such as 10.0.16.0/20; one address is 10.0.16.7/32"
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("%q is not a CIDR prefix", s), hint
+		case p != p.Masked():
+			return fmt.Sprintf("%q has bits beyond its length", s), fmt.Sprintf("write %s", p.Masked())
+		case p.Bits() == 0:
+			return fmt.Sprintf("%q is everybody, who could then pass for anybody", s), hint
+		case p.Addr().Is4In6():
+			return fmt.Sprintf("%q is an IPv4 range in IPv6's form", s), "write it as IPv4"
+		}
+		return "", ""
+	}}
+}
+
+func plainListeners(all []Listener) any {
+	plain := make([]map[string]any, 0, len(all))
+	for _, l := range all {
+		entry := map[string]any{"address": l.Address}
+		if l.ProxyProtocol != "" {
+			entry["proxy_protocol"], entry["proxy_from"] = l.ProxyProtocol, l.ProxyFrom
+		}
+		if l.OriginalDestination != "" {
+			entry["original_destination"] = l.OriginalDestination
+		}
+		plain = append(plain, entry)
+	}
+	return plain
+}
+
+// checkListeners finds what does not go together.
+func (l *loaded) checkListeners() error {
+	var errs []error
+	for _, ln := range l.Listeners {
+		place := fmt.Sprintf("%s: %q", l.place("listeners"), ln.Address)
+		switch {
+		case ln.ProxyProtocol != "" && len(ln.ProxyFrom) == 0:
+			errs = append(errs, refuse("write proxy_from: and the balancer's subnets", "%s has proxy_protocol: %s and no proxy_from: nobody's header would be believed", place, ln.ProxyProtocol))
+		case ln.ProxyProtocol == "" && ln.ProxyFrom != nil:
+			errs = append(errs, refuse("write proxy_protocol: required, or optional where not all connections come from the balancer", "%s has proxy_from and no proxy_protocol: no header would be read", place))
+		}
+		if ln.ProxyProtocol != "" && ln.OriginalDestination != "" {
+			errs = append(errs, refuse("give the balancer a listener of its own", "%s has both proxy_protocol and original_destination: a balancer's connections are aimed at the listener itself", place))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// config is the listener in the proxy's own words. It was checked before.
+func (ln Listener) config() proxy.ListenerConfig {
+	c := proxy.ListenerConfig{Address: ln.Address}
+	switch ln.ProxyProtocol {
+	case "required":
+		c.ProxyProtocol = proxy.ProxyProtocolRequired
+	case "optional":
+		c.ProxyProtocol = proxy.ProxyProtocolOptional
+	}
+	for _, text := range ln.ProxyFrom {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			c.ProxyFrom = append(c.ProxyFrom, p)
+		}
+	}
+	switch ln.OriginalDestination {
+	case "redirect":
+		c.Original = proxy.OriginalRedirect
+	case "tproxy":
+		c.Original = proxy.OriginalTProxy
+	}
+	return c
+}
