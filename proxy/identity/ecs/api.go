@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	sdklog "github.com/aws/smithy-go/logging"
+	"github.com/rs/zerolog"
 
 	"github.com/sallyport/sallyport/policy"
 )
@@ -31,16 +33,24 @@ const (
 	maxPages = 2000
 )
 
+// sdkLog takes what the SDK says by itself, which it would otherwise write
+// between our lines in its own way. What matters comes back as an error, too.
+type sdkLog struct{ log zerolog.Logger }
+
+// Logf implements the SDK's logger.
+func (l sdkLog) Logf(_ sdklog.Classification, format string, args ...any) {
+	l.log.Debug().Str("from", "AWS SDK").Msgf(format, args...)
+}
+
 // awsConfig returns the SDK's configuration. It asks AWS directly: HTTPS_PROXY
 // in the proxy's own environment may well be the proxy itself.
-func awsConfig(ctx context.Context) (aws.Config, error) {
+func awsConfig(ctx context.Context, log zerolog.Logger) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTimeout(30 * time.Second). // longer than a long poll
 										WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithLogger(sdkLog{log}),
 		// The one client that the SDK makes for itself: it would ask
 		// HTTP_PROXY for the task's credentials, at 169.254.170.2.
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
-	cfg.Logger = nil // it would write its own lines between ours
 	if err != nil {
 		return cfg, fmt.Errorf("AWS configuration: %w", err)
 	}

@@ -30,7 +30,7 @@ func New(ctx context.Context, cfg Config) (*Directory, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	sdk, err := awsConfig(ctx)
+	sdk, err := awsConfig(ctx, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -127,9 +127,12 @@ func (d *Directory) ask(ctx context.Context, k key) *policy.Task {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
-	remember := absence
+	flights := make([]*flight, 0, len(watchers))
 	for _, w := range watchers {
-		f := w.want()
+		flights = append(flights, w.want()) // all of them now: one may be slow
+	}
+	remember := absence
+	for _, f := range flights {
 		task, landed := d.await(ctx, k, f)
 		switch {
 		case task != nil:

@@ -502,6 +502,30 @@ func TestSeveralClusters(t *testing.T) {
 	})
 }
 
+// TestASlowClusterHoldsUpNoOther: both may have the caller, one does not answer.
+func TestASlowClusterHoldsUpNoOther(t *testing.T) {
+	cfg := Config{Clusters: []Cluster{{Cluster: "slow"}, {Cluster: "prod"}}}
+	in(t, cfg, crowd(3), func(t *testing.T, d *desk) {
+		d.pass(2 * time.Second)
+		d.fake.Fault(func(c proxytest.AWSCall) *proxytest.AWSFault {
+			if c.Cluster == "slow" {
+				return &proxytest.AWSFault{Delay: time.Hour}
+			}
+			return nil
+		})
+		d.fake.Put(proxytest.ECSTask{ID: "new", IPv4: "10.4.4.4", Created: born(99)})
+		began := time.Now()
+		d.expect("10.4.4.4", "new")
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %s", waited)
+		}
+		d.expect("10.4.4.5", "") // nobody, as far as anybody knows
+		if s := d.Status().Lookups; s.Unanswered != 1 || s.Unknown != 0 {
+			t.Errorf("lookups: %+v", s)
+		}
+	})
+}
+
 func TestConfigurationFaults(t *testing.T) {
 	ok := Cluster{Cluster: "prod"}
 	tests := []struct {

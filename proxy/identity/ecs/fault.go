@@ -51,8 +51,8 @@ func explain(err error, cl Cluster) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && !answered:
 		return fmt.Errorf("%s: no answer within %s: %w", what, callTime, err)
-	case !answered && strings.Contains(err.Error(), "get credentials"):
-		return fmt.Errorf("%s: there are no AWS credentials: give the task a task role: %w", what, err)
+	case !answered && strings.Contains(err.Error(), "get credentials") && !strings.HasPrefix(what, "sts:"):
+		return fmt.Errorf("there are no AWS credentials: give the task a task role: %w", err)
 	case !answered:
 		return fmt.Errorf("%s: AWS did not answer: %w", what, err)
 	case c.ErrorCode() == "AccessDeniedException", c.ErrorCode() == "AccessDenied", c.ErrorCode() == "UnauthorizedOperation":
