@@ -39,6 +39,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 			maps.Copy(b.trailer, b.from.Trailer)
 		}
 		stripTrailers(b.trailer)
+		if b.writer.ex.http.inspected != nil {
+			stripS3Trailers(b.trailer)
+		}
 		b.ended.Store(true)
 	case err != nil && !errors.Is(err, http.ErrBodyReadAfterClose):
 		b.failed.CompareAndSwap(nil, &err)

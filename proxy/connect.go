@@ -107,7 +107,7 @@ func (f *front) admitConnect(a *attempt, r *http.Request, h *httpConn) *refusal 
 		return h.c.barred()
 	case err != nil:
 		return &refusal{outcome: flow.Outcome(policy.ReasonNoName), denied: true, err: err, hint: "send CONNECT host:port"}
-	case h.pinned != nil:
+	case h.pinned != nil, h.inspected != nil:
 		return denial(policy.ReasonNotTLS, errors.New("CONNECT inside a tunnel"))
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return &refusal{outcome: flow.OutcomeHTTPRequestError, err: errors.New("CONNECT with a body")}

@@ -231,6 +231,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 	stripHopByHop(out.Header, ex.upgrade)
 	if ex.http.inspected != nil {
 		keepLength(out)
+		stripS3Trailers(out.Trailer)
 	}
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // else the transport adds its own

@@ -195,6 +195,7 @@ func (i *inspected) admit(a *attempt, r *http.Request) *refusal {
 	if i.keys {
 		a.rec.HTTP.Path = r.URL.EscapedPath()
 	}
+	stripHopByHop(r.Header, false) // what S3 will not see is not judged
 	call, err := policy.ParseS3Request(policy.S3Request{Method: r.Method, Host: r.Host, Target: r.RequestURI, Header: r.Header.Values})
 	if err != nil {
 		return i.unreadable(a, err)

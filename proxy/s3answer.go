@@ -28,6 +28,16 @@ func keepLength(r *http.Request) {
 	}
 }
 
+// stripS3Trailers removes from a request's trailers what a reader that takes
+// them for fields of the head would obey: the head was judged without them.
+func stripS3Trailers(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "X-Amz-") && !strings.HasPrefix(name, "X-Amz-Checksum-") {
+			delete(h, name)
+		}
+	}
+}
+
 // spellAsS3 gives S3's own fields the case in which S3 sends them, which
 // net/http changed: SDKs take the names of an object's metadata from it.
 func spellAsS3(h http.Header) {
