@@ -93,7 +93,7 @@ func homes() []home {
 		{"github.com/google/go-cmp", nil},
 		{"github.com/inetaf/tcpproxy", []string{"integration/bench/peers/"}},
 		{"github.com/inconshreveable/go-vhost", []string{"proxy/sni.go"}},
-		{"github.com/miekg/dns", []string{"proxy/resolve/", "proxy/proxytest/"}},
+		{"github.com/miekg/dns", []string{"proxy/resolve/", "proxy/steer/", "proxy/proxytest/"}},
 		{"github.com/oklog/ulid/v2", []string{"logging/flow/"}},
 		{"github.com/pires/go-proxyproto", []string{"proxy/proxyheader.go"}},
 		{"github.com/prometheus", []string{"logging/metrics/"}},

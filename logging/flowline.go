@@ -111,8 +111,14 @@ func addServer(l *zerolog.Event, r *flow.Record) {
 }
 
 func addNetwork(l *zerolog.Event, r *flow.Record) {
-	d := l.CreateDict().Str("transport", "tcp")
+	transport := "tcp"
+	if r.Datagram {
+		transport = "udp"
+	}
+	d := l.CreateDict().Str("transport", transport)
 	switch {
+	case r.Via == policy.ViaDNS:
+		d.Dict("protocol", d.CreateDict().Str("name", "dns"))
 	case r.Via == policy.ViaTLS, r.TLS.Version != "":
 		d.Dict("protocol", d.CreateDict().Str("name", "tls"))
 	case r.Via == policy.ViaHTTP:

@@ -342,7 +342,7 @@ func TestEveryWordMakesAValidLine(t *testing.T) {
 	for _, by := range flow.EndedBys() {
 		check(flow.Closed, func(r *flow.Record) { r.EndedBy = by })
 	}
-	for _, via := range []policy.Via{policy.ViaUnknown, policy.ViaConnect, policy.ViaHTTP, policy.ViaTLS, policy.ViaTCP} {
+	for _, via := range []policy.Via{policy.ViaUnknown, policy.ViaConnect, policy.ViaHTTP, policy.ViaTLS, policy.ViaTCP, policy.ViaDNS} {
 		for _, kind := range []flow.Kind{flow.Opened, flow.Closed, flow.Denied} {
 			check(kind, func(r *flow.Record) { r.Via = via })
 		}

@@ -159,7 +159,7 @@ func (q *Query) enforcement() Enforcement {
 		return EnforcementHTTP
 	case ViaTLS:
 		return EnforcementSNI
-	case ViaUnknown, ViaTCP:
+	case ViaUnknown, ViaTCP, ViaDNS:
 	}
 	return ""
 }

@@ -51,6 +51,7 @@ const (
 	ViaHTTP        // the target of a plain HTTP request, absolute-form or Host (RFC 9112, section 3.2)
 	ViaTLS         // the server_name of a raw TLS ClientHello (RFC 6066, section 3)
 	ViaTCP         // no name: the address that a transparent connection was aimed at
+	ViaDNS         // a question to the proxy's own DNS server, which no connection has followed yet
 )
 
 // String returns "connect", "http", "tls", "tcp" or "unknown".
@@ -64,6 +65,8 @@ func (v Via) String() string {
 		return "tls"
 	case ViaTCP:
 		return "tcp"
+	case ViaDNS:
+		return "dns"
 	}
 	return "unknown"
 }

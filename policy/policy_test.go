@@ -92,6 +92,7 @@ func TestWords(t *testing.T) {
 		{ViaConnect.String(), "connect"},
 		{ViaHTTP.String(), "http"},
 		{ViaTLS.String(), "tls"},
+		{ViaDNS.String(), "dns"},
 		{ViaUnknown.String(), "unknown"},
 		{ProtocolTLS.String(), "tls"},
 		{ProtocolHTTP.String(), "http"},

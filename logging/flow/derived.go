@@ -30,7 +30,7 @@ func (r *Record) Enforcement() string {
 		return "http"
 	case policy.ViaTLS:
 		return "sni"
-	case policy.ViaUnknown, policy.ViaTCP:
+	case policy.ViaUnknown, policy.ViaTCP, policy.ViaDNS:
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ type Record struct {
 	End   time.Time // zero until the attempt ended
 
 	Via      policy.Via
+	Datagram bool           // it came by UDP, as most questions to the DNS server do
 	Listener netip.AddrPort // accepted on
 	Client   netip.AddrPort // accepted from
 	Source   string         // name of the policy source, "" for none

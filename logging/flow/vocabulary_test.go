@@ -118,7 +118,7 @@ func TestDuration(t *testing.T) {
 
 func TestEnforcement(t *testing.T) {
 	want := map[policy.Via]string{
-		policy.ViaUnknown: "", policy.ViaConnect: "connect", policy.ViaHTTP: "http", policy.ViaTLS: "sni", policy.ViaTCP: "",
+		policy.ViaUnknown: "", policy.ViaConnect: "connect", policy.ViaHTTP: "http", policy.ViaTLS: "sni", policy.ViaTCP: "", policy.ViaDNS: "",
 	}
 	for via, w := range want {
 		if r := (Record{Via: via}); r.Enforcement() != w {

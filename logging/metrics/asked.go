@@ -30,6 +30,9 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 		ch <- counter(name, help, s.Errors, "result", "error")
 		ch <- gauge("dns_cache_entries", "Answers held by the resolver's cache.", s.Entries)
 	}
+	if a.c.Steering != nil {
+		collectSteering(ch, a.c.Steering())
+	}
 	if a.c.Policy != nil {
 		for i, s := range a.c.Policy() {
 			ch <- prometheus.MustNewConstMetric(
@@ -43,6 +46,17 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
+}
+
+func collectSteering(ch chan<- prometheus.Metric, s SteeringStats) {
+	const name, help = "dns_questions_total", "Questions that the DNS server got, by what became of them."
+	ch <- counter(name, help, s.Allowed, "verdict", "allow")
+	ch <- counter(name, help, s.Denied, "verdict", "deny")
+	ch <- counter(name, help, s.Unserved, "verdict", "unserved")
+	ch <- counter(name, help, s.Malformed, "verdict", "malformed")
+	ch <- counter(name, help, s.Limited, "verdict", "limited")
+	ch <- counter(name, help, s.Dropped, "verdict", "dropped")
+	ch <- counter("dns_unrecorded_total", "Questions for denied names whose records are missing, since there were too many.", s.Unrecorded)
 }
 
 func collectIdentity(ch chan<- prometheus.Metric, s IdentityStats) {

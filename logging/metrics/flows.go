@@ -12,7 +12,7 @@ import (
 
 // The sizes of the closed sets that index children.
 const (
-	vias     = int(policy.ViaTCP) + 1
+	vias     = int(policy.ViaDNS) + 1
 	verdicts = int(policy.Allow) + 1
 	modes    = int(policy.Report) + 1
 )

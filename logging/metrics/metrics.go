@@ -22,6 +22,8 @@ type Config struct {
 	Connections func() ConnectionStats
 	// DNS returns the resolver's figures; nil leaves them out.
 	DNS func() DNSStats
+	// Steering returns the DNS server's figures; nil leaves them out.
+	Steering func() SteeringStats
 	// Policy returns the sources of the policy, in their order; nil leaves them out.
 	Policy func() []PolicySource
 	// Identity returns the figures of identity/ecs; nil leaves them out.
@@ -45,6 +47,18 @@ type DNSStats struct {
 	Stale   uint64 // answered from the cache past its time, while servers fail
 	Errors  uint64 // not answered
 	Entries int    // in the cache
+}
+
+// SteeringStats are the questions that the DNS server got, since the start.
+// Each counts once; Unrecorded are some of Denied.
+type SteeringStats struct {
+	Allowed    uint64
+	Denied     uint64
+	Unserved   uint64 // of a class, type or operation that nobody is answered
+	Malformed  uint64
+	Limited    uint64 // told to come again by TCP
+	Dropped    uint64 // too much was under way
+	Unrecorded uint64 // denied without the record that is due
 }
 
 // PolicySource is one place that the policy is read from.

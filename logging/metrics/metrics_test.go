@@ -27,6 +27,9 @@ func config() Config {
 		Version: "v1.2.3", Revision: "abc",
 		Connections: func() ConnectionStats { return ConnectionStats{Accepted: 12, Refused: 2, Active: 3} },
 		DNS:         func() DNSStats { return DNSStats{Hits: 5, Misses: 4, Stale: 1, Errors: 2, Entries: 7} },
+		Steering: func() SteeringStats {
+			return SteeringStats{Allowed: 70, Denied: 8, Unserved: 5, Malformed: 4, Limited: 3, Dropped: 2, Unrecorded: 1}
+		},
 		Policy: func() []PolicySource {
 			return []PolicySource{{Kind: "file", Age: 3 * time.Second}, {Kind: "s3", Age: 90 * time.Second}}
 		},
