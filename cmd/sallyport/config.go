@@ -30,6 +30,7 @@ type Config struct {
 	Logging  Logging
 	Inspect  Inspect
 	Identity Identity
+	DNS      DNS
 	Drain    Drain
 	// Credentials are what principals prove themselves with.
 	Credentials []Credential
@@ -151,6 +152,7 @@ func DefaultConfig() Config {
 		Reload:    Reload{Every: 5 * time.Second, CutDenied: true},
 		Logging:   Logging{Level: "info", Format: "json", Flows: "both", Full: "block", Queue: 4096},
 		Identity:  Identity{ECS: IdentityECS{Poll: 20 * time.Second}, Metadata: "auto"},
+		DNS:       DNS{TTL: time.Minute, Refused: "nxdomain"},
 	}
 }
 

@@ -292,11 +292,13 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"logging.s3_keys": "true", "inspect.ca_file": "ca.pem", "inspect.ca_key_file": "ca.key", "inspect.ca_key": "env:SALLYPORT_KEY",
 		"inspect.origin_ca_file": "env:SALLYPORT_ROOTS", "identity.ecs.clusters": "prod", "identity.metadata": "off",
 		"identity.ecs.events_queue": "https://sqs.us-east-1.amazonaws.com/111122223333/q", "drain.wait_for_task": "true",
+		"dns.address": ":53", "dns.answer": "203.0.113.10", "dns.refused": "refused",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},
 		"inspect.ca_key": {"SALLYPORT_INSPECT_CA_FILE=ca.pem", "SALLYPORT_KEY=x"}, "inspect.origin_ca_file": {"SALLYPORT_ROOTS=x"},
 		"identity.ecs.events_queue": {"SALLYPORT_IDENTITY_ECS_CLUSTERS=prod"},
+		"dns.address":               {"SALLYPORT_DNS_ANSWER=203.0.113.10"}, "dns.answer": {"SALLYPORT_DNS_ADDRESS=:53"},
 	}
 	for _, s := range settings() {
 		if s.env == "" {

@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport/sallyport/policy"
 	"github.com/sallyport/sallyport/proxy"
 	"github.com/sallyport/sallyport/proxy/resolve"
+	"github.com/sallyport/sallyport/proxy/steer"
 )
 
 func serveCommand() *cobra.Command {
@@ -69,6 +70,7 @@ type daemon struct {
 	callers     *callers
 	credentials *credentials // nil: nobody can prove anything
 	proxy       *proxy.Server
+	steering    *steer.Server // nil: no DNS server is configured
 	admin       net.Listener
 	console     *console.Handler
 	draining    atomic.Bool
@@ -118,6 +120,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	bus := flow.NewBus(d.metrics, d.flows).OnPanic(func(r flow.Reader, value any) {
 		d.log.Error().Str("reader", fmt.Sprintf("%T", r)).Interface("panic", value).Msg("a reader of flow events panicked")
 	})
+	if err = d.buildDNS(ctx, bus); err != nil {
+		return nil, err
+	}
 	d.proxy, err = proxy.New(d.proxyConfig(), proxy.Deps{
 		Decider: d.live, Resolver: d.resolver, Identifier: d.callers.identifier(),
 		Authenticator: d.credentials.authenticator(), Recorder: bus, NewID: flow.NewID, Log: d.log,
@@ -138,6 +143,9 @@ func (d *daemon) close() {
 	}
 	if d.admin != nil {
 		_ = d.admin.Close() // the build's error is the one that counts
+	}
+	if d.steering != nil {
+		d.steering.Close()
 	}
 }
 
@@ -185,6 +193,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Version: b.Version, Revision: b.Revision,
 		Connections: d.connectionStats,
 		DNS:         func() metrics.DNSStats { return dnsStats(d.resolver.Stats()) },
+		Steering:    d.steeringStats(),
 		Policy:      d.cfg.sources.ages,
 		Identity:    d.callers.stats(),
 		Dropped:     map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
@@ -238,7 +247,7 @@ func (d *daemon) ready() []console.Check {
 		// An old policy is in force none the less: no reason to send clients away.
 		{Name: "policy_sources", OK: true, Detail: d.cfg.sources.detail()},
 		traffic,
-	}, d.callers.checks()...)
+	}, append(d.callers.checks(), d.dnsChecks()...)...)
 }
 
 func (d *daemon) proxyConfig() proxy.Config {
@@ -254,6 +263,7 @@ func (d *daemon) proxyConfig() proxy.Config {
 	if a, err := netip.ParseAddrPort(d.admin.Addr().String()); err == nil {
 		c.OwnSockets = append(c.OwnSockets, a)
 	}
+	c.OwnSockets = append(c.OwnSockets, d.dnsSockets()...)
 	return c
 }
 
@@ -285,7 +295,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	d.announce()
 	return inStages(ctx,
-		[]task{{"proxy", d.serveTraffic}, {"reload", reload.Run}},
+		append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run}),
 		append(d.callers.tasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
 			{"flow log", d.flows.Run},
@@ -418,6 +428,9 @@ func (d *daemon) announce() {
 	if d.ca != nil {
 		d.log.Info().Stringer("ca", d.ca.Leaf.Subject).Time("expires", d.ca.Leaf.NotAfter).Str("fingerprint", fingerprint(d.ca.Leaf)).
 			Msg("connections are inspected where a rule says so")
+	}
+	if d.steering != nil {
+		d.log.Info().Stringer("dns", d.steering.Addr()).Strs("answer", d.cfg.DNS.Answer).Msg("answering questions for names")
 	}
 	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
 	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Int("callers", p.Sources()).Strs("sources", d.cfg.Policy).Msg("policy in force")

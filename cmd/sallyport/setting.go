@@ -81,6 +81,7 @@ func settings() []setting {
 		{key: "inspect.origin_ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.OriginCAFile }},
 	}
 	all = append(all, identitySettings()...)
+	all = append(all, dnsSettings()...)
 	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {
 		if s.env == "" && s.key != "resolver.hosts" && s.key != "credentials" { // pairs do not fit a variable

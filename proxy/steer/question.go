@@ -42,6 +42,9 @@ func read(wire []byte) (*question, *fault) {
 		binary.BigEndian.Uint16(counts[4:]) > 1 || binary.BigEndian.Uint16(counts[6:]) > 2 {
 		return nil, malformed
 	}
+	if !plain(wire[headerSize:]) {
+		return nil, malformed
+	}
 	var m dns.Msg
 	if err := m.Unpack(wire); err != nil || len(m.Question) != 1 {
 		return nil, malformed
@@ -61,6 +64,19 @@ func read(wire []byte) (*question, *fault) {
 		q.edns = opt
 	}
 	return q, nil
+}
+
+// plain reports whether a name is written out. Before the first name there is
+// nothing that a pointer could sensibly point to, and an answer repeats what it
+// would make of the header.
+func plain(name []byte) bool {
+	for len(name) > 0 && name[0] != 0 {
+		if name[0] > 63 || int(name[0]) >= len(name) {
+			return false
+		}
+		name = name[1+int(name[0]):]
+	}
+	return len(name) > 0
 }
 
 // served reports whether anybody is answered to such a question: of the
