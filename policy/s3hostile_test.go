@@ -170,6 +170,7 @@ func TestHostileMessages(t *testing.T) {
 		"GET " + service + " //" + secret,
 		"GET " + service + " /acme-prod/../" + secret,
 		"GET " + host + " /%zz" + secret,
+		"GET " + host + " https://" + secret + ":" + secret + "@" + host + "/k",
 		"GET " + host + " /k?%zz" + secret,
 		"GET " + host + " /k?x=;" + secret,
 		"GET " + host + " /k?X-Amz-Security-Token=" + secret + "&X-Amz-Signature=" + secret,

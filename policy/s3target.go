@@ -51,6 +51,9 @@ func parseAuthority(s string) (Host, string, *S3RequestError) {
 			return Host{}, "", badCall(ReasonS3Opaque, "the request's Host has a port that is none")
 		}
 	}
+	if strings.Contains(s, "@") { // what stands before it may be a password
+		return Host{}, "", badCall(ReasonS3Opaque, "the request's Host cannot be read: user information does not belong to a host")
+	}
 	h, err := ParseHost(unbracket(name))
 	if err != nil {
 		return Host{}, "", badCall(ReasonS3Opaque, "the request's Host cannot be read: %v", err)

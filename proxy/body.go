@@ -15,6 +15,7 @@ type requestBody struct {
 	writer  *exchangeWriter
 	from    *http.Request // whose trailers net/http fills in at the body's end
 	trailer http.Header   // the transport's, filled in then, too; nil when there can be none
+	s3      bool          // of an inspected request
 	begun   bool
 	closed  atomic.Bool
 	n       atomic.Int64
@@ -39,7 +40,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 			maps.Copy(b.trailer, b.from.Trailer)
 		}
 		stripTrailers(b.trailer)
-		if b.writer.ex.http.inspected != nil {
+		if b.s3 {
 			stripS3Trailers(b.trailer)
 		}
 		b.ended.Store(true)

@@ -102,6 +102,9 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 // admitConnect learns the destination from the request and decides about it.
 func (f *front) admitConnect(a *attempt, r *http.Request, h *httpConn) *refusal {
 	host, port, err := parseAuthority(r.RequestURI)
+	if h.inspected != nil {
+		h.inspected.place(a)
+	}
 	switch {
 	case h.c.barred() != nil:
 		return h.c.barred()

@@ -72,7 +72,7 @@ func (f *front) exchange(w http.ResponseWriter, r *http.Request, h *httpConn, st
 		ex.plain.watch.begin(ex.flight)
 	} else {
 		ex.ctx = r.Context()
-		ex.transport = f.transportFor(h, a.decision)
+		ex.transport = f.transportFor(h, a)
 	}
 	ex.writer = exchangeWriter{
 		ResponseWriter: w, ex: ex, interims: r.ProtoAtLeast(1, 1),
@@ -179,12 +179,12 @@ func (ex *exchange) scheme() string {
 	return "http"
 }
 
-// transportFor returns the transport for what d permits on h.
-func (f *front) transportFor(h *httpConn, d policy.Decision) *http.Transport {
+// transportFor returns the transport for what a's decision permits on h.
+func (f *front) transportFor(h *httpConn, a *attempt) *http.Transport {
 	if h.inspected != nil {
-		return h.inspected.transport
+		return h.inspected.transportFor(a)
 	}
-	return f.pool.transport(d)
+	return f.pool.transport(a.decision)
 }
 
 // asksServer reports whether r is OPTIONS for the server as a whole (RFC 9112,
@@ -237,7 +237,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 		out.Header["User-Agent"] = nil // else the transport adds its own
 	}
 	if r.Body != http.NoBody {
-		ex.body = &requestBody{ReadCloser: r.Body, writer: &ex.writer, from: r, trailer: out.Trailer}
+		ex.body = &requestBody{ReadCloser: r.Body, writer: &ex.writer, from: r, trailer: out.Trailer, s3: ex.http.inspected != nil}
 		out.Body = ex.body
 	}
 	return out
@@ -285,6 +285,9 @@ func (ex *exchange) trace() *httptrace.ClientTrace {
 func (ex *exchange) runsOn(origin *net.TCPConn) {
 	a := ex.attempt
 	a.rec.Peer = addrPortOf(origin.RemoteAddr())
+	if i := ex.http.inspected; i != nil {
+		i.peer = a.rec.Peer
+	}
 	if reason, _ := a.decision.CheckAddress(a.rec.Peer.Addr()); reason != "" {
 		a.markAddress(reason, a.rec.Peer.Addr())
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,7 @@ type inspected struct {
 	// transport is the connection's own: what it has said to an origin is
 	// nothing to go on for another client.
 	transport *http.Transport
+	peer      netip.AddrPort              // the origin's address that it used last
 	spare     atomic.Pointer[net.TCPConn] // to the origin, connected for the CONNECT
 }
 
@@ -130,7 +132,18 @@ func refusedByClient(err error) *refusal {
 func (i *inspected) newTransport() *http.Transport {
 	t := i.front.pool.newTransport()
 	t.DialContext, t.DialTLSContext = refuseDial, i.dial
+	t.MaxIdleConnsPerHost = 1 // the one to peer
 	return t
+}
+
+// transportFor returns the connection's transport, which keeps no connection to
+// an address that a may not reach: another rule may govern a than the exchange
+// before, or another policy.
+func (i *inspected) transportFor(a *attempt) *http.Transport {
+	if i.peer.IsValid() && a.vet(i.peer) != nil {
+		i.transport.CloseIdleConnections()
+	}
+	return i.transport
 }
 
 // dial connects to the connection's own host, by the gate, for the exchange in

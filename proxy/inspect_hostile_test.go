@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
 )
@@ -350,4 +352,254 @@ func hostile(t *testing.T, text string) {
 	if len(calls) > 0 {
 		t.Errorf("there is no record of %s of %s: %s", calls[0].Operation, calls[0].Ref.Bucket, w.events.text())
 	}
+}
+
+// ask sends a request for a key and returns the status line of the answer.
+func ask(t *testing.T, c net.Conn, in *bufio.Reader, method, target string) string {
+	t.Helper()
+	if _, err := io.WriteString(c, method+" "+target+signedHead+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(in, &http.Request{Method: http.MethodGet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Status + " " + string(body)
+}
+
+// TestHostileConnectInside: inspected TLS is no way to a tunnel.
+func TestHostileConnectInside(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	c, in := s.raw(t)
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(c, "CONNECT %s:%d HTTP/1.1\r\nHost: x\r\n\r\n", testBucketHost, s.port)
+	if got := head(t, in); !strings.HasPrefix(got, "HTTP/1.1 403 ") || !strings.Contains(got, "\r\nConnection: close\r\n") {
+		t.Errorf("%q", got)
+	}
+	rec := s.ended(t)
+	if rec.Reason != policy.ReasonNotTLS || rec.Verdict != policy.Deny || !rec.Inspected || rec.Host != testBucketHost {
+		t.Errorf("record %s %s of %q, inspected %t", rec.Verdict, rec.Reason, rec.Host, rec.Inspected)
+	}
+}
+
+// TestHostileKeptOrigin: an origin's connection that one policy permitted, or
+// one rule, is not gone on with where another does not permit its address.
+func TestHostileKeptOrigin(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	rules := func(more string) string {
+		return fmt.Sprintf("  - {name: data, ports: [%d], s3: {buckets: [app-data], inspect: true}%s}\n  - {name: other, ports: [%d], s3: {buckets: [other-data], inspect: true}}\n", s.port, more, s.port)
+	}
+	s.setPolicy(rules(", resolves_to: [127.0.0.0/8]"))
+	c, in := s.raw(t)
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if got := ask(t, c, in, "GET", "/k"); !strings.HasPrefix(got, "200") {
+		t.Fatal(got)
+	}
+	<-s.seen
+	// Another rule, which permits no private address, on the same connection.
+	io.WriteString(c, strings.Replace("GET /other-data/k"+signedHead, testBucketHost, testService, 1)+"\r\n")
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	if !strings.Contains(string(body), string(policy.ReasonAddressProhibited)) {
+		t.Errorf("another rule: %s %s", resp.Status, body)
+	}
+	if got := ask(t, c, in, "GET", "/k"); !strings.HasPrefix(got, "200") {
+		t.Fatal(got)
+	}
+	<-s.seen
+	s.setPolicy(rules(""))
+	s.PolicyChanged()
+	if got := ask(t, c, in, "GET", "/k"); !strings.Contains(got, string(policy.ReasonAddressProhibited)) {
+		t.Errorf("another policy: %s", got)
+	}
+	select {
+	case r := <-s.seen:
+		t.Errorf("the origin saw %s", r.URL)
+	default:
+	}
+}
+
+// TestHostileTunnelOfBefore: a tunnel that nobody looks into does not outlive
+// the policy that wants it looked into.
+func TestHostileTunnelOfBefore(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	rules := func(inspect string) string {
+		return fmt.Sprintf("  - {name: data, ports: [%d], resolves_to: [127.0.0.0/8], s3: {buckets: [app-data]%s}}\n", s.port, inspect)
+	}
+	s.setPolicy(rules(""))
+	c := s.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\n\r\n", testBucketHost, s.port))
+	readHead(t, c)
+	inner := tls.Client(c, &tls.Config{InsecureSkipVerify: true, ServerName: testBucketHost})
+	if err := inner.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	s.setPolicy(rules(", inspect: true"))
+	if n := s.PolicyChanged(); n != 1 {
+		t.Errorf("%d tunnels were cut", n)
+	}
+	_, _ = io.WriteString(inner, "GET /k HTTP/1.1\r\nHost: evil.s3.us-east-1.amazonaws.com\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(inner), nil); err == nil {
+		t.Errorf("the origin answers: %s", resp.Status)
+	}
+	if rec := s.ended(t); rec.EndedBy != flow.EndedByPolicy {
+		t.Errorf("ended by %q", rec.EndedBy)
+	}
+}
+
+// TestHostileRecords: without s3_keys neither records nor the log, whatever its
+// level, hold keys, signatures or tokens.
+func TestHostileRecords(t *testing.T) {
+	const secret = "SeCrEt"
+	s := newS3Rig(t, "", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "broken") {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	var log logBuffer
+	s.deps.Log = zerolog.New(&log)
+	for _, text := range []string{
+		"GET /" + secret + signedHead + "\r\n",
+		"GET /" + secret + "/broken" + signedHead + "\r\n",
+		"GET /" + secret + "?X-Amz-Security-Token=" + secret + signedHead + "\r\n",
+		"GET /" + secret + "?x;" + secret + signedHead + "\r\n",
+		"GET /%zz" + secret + signedHead + "\r\n",
+		"GET /?%zz" + secret + signedHead + "\r\n",
+		"GET /../" + secret + signedHead + "\r\n",
+		"GET https://" + secret + "@" + testBucketHost + "/" + secret + signedHead + "\r\n",
+		"GET /k" + strings.Replace(signedHead, "Signature=00", "Signature="+secret, 1) + "\r\n",
+		"GET /k" + signedHead + "X-Amz-Security-Token: " + secret + "\r\n\r\n",
+		"GET /k" + signedHead + "X-Amz-Security-Token : " + secret + "\r\n\r\n",
+		"GET /k" + signedHead + "Proxy-Authorization: Basic " + secret + "\r\n\r\n",
+		"GET /k" + signedHead + "Authorization: " + secret + "\r\n\r\n",
+		"PUT /k" + signedHead + "X-Amz-Copy-Source: app-data/" + secret + "\r\nContent-Length: 0\r\n\r\n",
+		"PUT /k" + signedHead + "X-Amz-Copy-Source: app-data%2F" + secret + "\r\nContent-Length: 0\r\n\r\n",
+		"PUT /k" + signedHead + "Transfer-Encoding: chunked\r\n\r\n" + secret + "\r\n",
+		"PUT /k" + signedHead + "Content-Length: " + secret + "\r\n\r\n",
+		"PUT /k" + signedHead + "Transfer-Encoding: " + secret + "\r\n\r\n",
+		"PUT /k" + signedHead + "Expect: " + secret + "\r\nContent-Length: 1\r\n\r\n",
+		strings.Replace("GET /app-data%2F"+secret+signedHead, testBucketHost, testService, 1) + "\r\n",
+		secret + "\r\n\r\n",
+	} {
+		c, in := s.raw(t)
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(c, text)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Logf("%q: %v", text, err)
+		} else {
+			_, _ = io.ReadAll(resp.Body)
+		}
+		c.Close()
+		rec := s.ended(t)
+		if strings.Contains(fmt.Sprintf("%+v", rec), secret) {
+			t.Errorf("%q\n%+v", text, rec)
+		}
+	}
+	s.stop()
+	<-s.done
+	if strings.Contains(log.String(), secret) {
+		t.Error(log.String())
+	}
+}
+
+// logBuffer is a log that a test reads.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// String returns what was logged.
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// TestHostileHandshakes: whatever a ClientHello asks for, it gets a certificate
+// for the name that was decided on, HTTP/1.1, no ticket, and no more time than
+// others.
+func TestHostileHandshakes(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	s.cfg.Timeouts.Hello = 300 * time.Millisecond
+	open := func(t *testing.T, name string, cfg *tls.Config) (*tls.Conn, error) {
+		c := s.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\n\r\n", name, s.port))
+		readHead(t, c)
+		cfg.RootCAs = s.trust
+		inner := tls.Client(c, cfg)
+		return inner, inner.Handshake()
+	}
+	for name, tt := range map[string]struct {
+		connect string
+		cfg     *tls.Config
+		fails   string
+	}{
+		"capitals":            {strings.ToUpper(testBucketHost), &tls.Config{ServerName: strings.ToUpper(testBucketHost)}, ""},
+		"HTTP/2 first":        {testBucketHost, &tls.Config{ServerName: testBucketHost, NextProtos: []string{"h2", "http/1.1"}}, ""},
+		"HTTP/2 only":         {testBucketHost, &tls.Config{ServerName: testBucketHost, NextProtos: []string{"h2"}}, "no application protocol"},
+		"TLS 1.2":             {testBucketHost, &tls.Config{ServerName: testBucketHost, MaxVersion: tls.VersionTLS12, Renegotiation: tls.RenegotiateFreelyAsClient}, ""},
+		"TLS 1.1":             {testBucketHost, &tls.Config{ServerName: testBucketHost, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "protocol version"},
+		"another bucket":      {testBucketHost, &tls.Config{ServerName: "evil.s3.us-east-1.amazonaws.com"}, "access denied"},
+		"a name of the world": {testBucketHost, &tls.Config{ServerName: "www.example.com"}, "access denied"},
+		"the service":         {testBucketHost, &tls.Config{ServerName: testService}, "access denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := tls.NewLRUClientSessionCache(1)
+			tt.cfg.ClientSessionCache = cache
+			inner, err := open(t, tt.connect, tt.cfg)
+			if tt.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("%v, want %q", err, tt.fails)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			state := inner.ConnectionState()
+			if names := state.PeerCertificates[0].DNSNames; len(names) != 1 || names[0] != testBucketHost || state.NegotiatedProtocol == "h2" {
+				t.Errorf("a certificate for %s, and %q", names, state.NegotiatedProtocol)
+			}
+			if got := ask(t, inner, bufio.NewReader(inner), "GET", "/k"); !strings.HasPrefix(got, "200") {
+				t.Error(got)
+			}
+			<-s.seen
+			for key := range strings.SplitSeq(tt.cfg.ServerName+" "+testBucketHost, " ") {
+				if _, there := cache.Get(key); there {
+					t.Error("there is a ticket")
+				}
+			}
+		})
+	}
+	t.Run("slow", func(t *testing.T) {
+		for name, part := range map[string]func(*tls.Conn, net.Conn){
+			"in the handshake": func(_ *tls.Conn, c net.Conn) { io.WriteString(c, "\x16\x03\x01\x02\x00\x01") },
+			"after it":         func(inner *tls.Conn, _ net.Conn) { _ = inner.Handshake() },
+			"in a head":        func(inner *tls.Conn, _ net.Conn) { io.WriteString(inner, "GET /k HTTP/1.1\r\nX") },
+			"in a record": func(inner *tls.Conn, c net.Conn) {
+				_ = inner.Handshake()
+				io.WriteString(c, "\x17\x03\x03\x01\x00x")
+			},
+		} {
+			c := s.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\n\r\n", testBucketHost, s.port))
+			readHead(t, c)
+			part(tls.Client(c, &tls.Config{RootCAs: s.trust, ServerName: testBucketHost}), c)
+			if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
+				t.Errorf("%s: the proxy waits", name)
+			}
+		}
+	})
 }

@@ -172,8 +172,13 @@ func (f *flight) denied(decider Decider, now time.Time) bool {
 	q.At = now
 	d := decider.Decide(q)
 	origin := f.origin.Load()
-	if d.Verdict == policy.Deny || origin == nil {
-		return d.Verdict == policy.Deny
+	// What nobody looks into must not go on where somebody is to.
+	blind := d.Inspect && q.S3 == nil && d.Mode != policy.Report
+	if d.Verdict == policy.Deny || blind {
+		return true
+	}
+	if origin == nil {
+		return false
 	}
 	_, ok := d.CheckAddress(addrPortOf(origin.RemoteAddr()).Addr())
 	return !ok
