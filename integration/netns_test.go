@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,11 +23,12 @@ const (
 	net6Client  = "2001:db8:1::2"
 	net6Router  = "2001:db8:1::1"
 	net6Decoy   = "2001:db8:dead::80"
+	net6RouterO = "2001:db8:2::1"
+	net6Origin  = "2001:db8:2::2"
 )
 
 // internet is three network namespaces in a row: client, router, origin. The
-// router redirects the client's ports 80 and 443 to the proxy, which runs on
-// it; there is no other way from client to origin.
+// router forwards nothing by itself.
 type internet struct {
 	t                      *testing.T
 	client, router, origin string
@@ -38,7 +40,6 @@ func newInternet(t *testing.T) *internet {
 		missing(t, "network namespaces need root")
 	}
 	need(t, "ip")
-	need(t, "nft")
 	id := fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
 	n := &internet{t: t, client: "sp-c-" + id, router: "sp-r-" + id, origin: "sp-o-" + id}
 	for _, ns := range []string{n.client, n.router, n.origin} {
@@ -56,14 +57,15 @@ func newInternet(t *testing.T) *internet {
 	n.ip("-n", n.client, "addr", "add", net6Client+"/64", "dev", "r0", "nodad")
 	n.ip("-n", n.router, "addr", "add", net6Router+"/64", "dev", "c0", "nodad")
 	n.ip("-n", n.client, "-6", "route", "add", "default", "via", net6Router)
-	n.in(n.router, "nft", "-f", n.file("redirect.nft", `
-table inet sallyport {
-	chain prerouting {
-		type nat hook prerouting priority dstnat;
-		iifname "c0" tcp dport { 80, 443 } redirect to :3128
-	}
-}`))
+	n.ip("-n", n.router, "addr", "add", net6RouterO+"/64", "dev", "o0", "nodad")
+	n.ip("-n", n.origin, "addr", "add", net6Origin+"/64", "dev", "r0", "nodad")
 	return n
+}
+
+// nft loads rules on the router.
+func (n *internet) nft(rules string) {
+	n.t.Helper()
+	n.in(n.router, need(n.t, "nft"), "-f", n.file("rules.nft", rules))
 }
 
 func (n *internet) wire(a, deviceA, b, deviceB string) {
@@ -110,6 +112,29 @@ func (n *internet) start(ns string, args ...string) {
 	})
 }
 
+// serve is start for a server that prints a line when it is ready.
+func (n *internet) serve(ns string, args ...string) {
+	n.t.Helper()
+	cmd := exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		_ = cmd.Wait()
+		n.t.Fatalf("%s did not begin to serve: %v: %s", args[0], err, said.String())
+	}
+	n.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
 // curl runs curl in the client's namespace, with names at the decoy.
 func (n *internet) curl(w *world, args ...string) result {
 	n.t.Helper()
@@ -127,6 +152,13 @@ func (n *internet) curl(w *world, args ...string) result {
 // allows, at the proxy's idea of the address, and nothing else.
 func TestTransparent(t *testing.T) {
 	n := newInternet(t)
+	n.nft(`
+table inet sallyport {
+	chain prerouting {
+		type nat hook prerouting priority dstnat;
+		iifname "c0" tcp dport { 80, 443 } redirect to :3128
+	}
+}`)
 	w := newWorld(t)
 	w.name("site.test", netOrigin)
 	w.name("six-site.test", netOrigin)

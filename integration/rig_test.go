@@ -82,8 +82,10 @@ type flowLine struct {
 		Via           string
 		Enforcement   string
 		PolicyVersion string `json:"policy_version"`
-		BytesSent     int64  `json:"bytes_sent"`
-		BytesReceived int64  `json:"bytes_received"`
+		Original      string
+		Listener      string
+		BytesSent     int64 `json:"bytes_sent"`
+		BytesReceived int64 `json:"bytes_received"`
 	}
 
 	text  string

@@ -94,7 +94,7 @@ func (c *conn) serveSilent(ctx context.Context, last bool) (taken bool) {
 		refused = a.decideOriginal(c, policy.ProtocolTCP, denial(policy.ReasonNotTLS,
 			fmt.Errorf("no byte within %s; a protocol in which the server speaks first needs a cidrs rule with protocol: tcp", c.s.cfg.Timeouts.Hello)))
 	}
-	if !last && (refused != nil || a.decision.WouldDeny()) {
+	if !last && !c.returned && (refused != nil || a.decision.WouldDeny()) {
 		return false
 	}
 	c.carryTCP(ctx, a, refused, nil)
