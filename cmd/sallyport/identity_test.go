@@ -142,6 +142,23 @@ func (h *house) awaitReadyz(t *testing.T, text string) {
 	}
 }
 
+func TestReadinessWaitsForTheTask(t *testing.T) {
+	for mode, status := range map[string]int{"on": http.StatusServiceUnavailable, "auto": http.StatusOK} {
+		t.Run(mode, func(t *testing.T) {
+			fake := inTask(t, "proxy", "app")
+			fake.Break(true)
+			h := startHouseWith(t, "identity: {metadata: "+mode+"}")
+			h.awaitReadyz(t, "500 Internal Server Error")
+			h.awaitReady(t, status)
+			fake.Break(false)
+			h.awaitReadyz(t, ":task/prod/0123")
+			h.awaitReady(t, http.StatusOK)
+			h.signals <- syscall.SIGTERM
+			h.end(t)
+		})
+	}
+}
+
 func TestOutlivesTheTask(t *testing.T) {
 	fake := inTask(t, "proxy", "app", "worker")
 	h := startHouseWith(t, "timeouts: {drain: 1h}\ndrain: {wait_for_task: true}\nidentity: {metadata: on}")
@@ -192,9 +209,10 @@ func TestTheWaitIsBounded(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fake := inTask(t, "proxy", "app")
-			h := startHouseWith(t, "timeouts: {drain: 1500ms}\ndrain: {wait_for_task: true}")
+			h := startHouseWith(t, "timeouts: {drain: 1h}\ndrain: {wait_for_task: true}")
 			c := h.tunnel(t)
 			tt.state(fake)
+			h.cfg.Timeouts.Drain = 1500 * time.Millisecond // of the whole; the proxy's own would outlast the test
 			h.signals <- syscall.SIGTERM
 			h.end(t)
 			if n, err := io.Copy(io.Discard, c); os.IsTimeout(err) {

@@ -175,8 +175,11 @@ func TestHostileEndpoints(t *testing.T) {
 		"no ARN":     func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"Family":"x"}`) },
 		"a number":   func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"TaskARN":7}`) },
 		"half of it": func(w http.ResponseWriter, _ *http.Request) { w.Write(fargate[:len(fargate)/2]) },
-		"500":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); w.Write(fargate) },
-		"redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) },
+		"too much": func(w http.ResponseWriter, _ *http.Request) {
+			w.Write(append(fargate, bytes.Repeat([]byte(" "), 2<<20)...))
+		},
+		"500":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); w.Write(fargate) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) },
 		"without end": func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {

@@ -255,6 +255,8 @@ func TestAddressReuse(t *testing.T) {
 				d.expect("10.0.0.1", "newer")
 				d.fake.Change(newer.ARN(), func(t *proxytest.ECSTask) { t.LastStatus = "STOPPED"; t.Desired = "STOPPED" })
 				d.pass(25 * time.Second)
+				d.expect("10.0.0.1", "")
+				d.pass(10 * time.Minute)
 				d.expect("10.0.0.1", "") // never again the older one's
 			})
 		})
@@ -391,6 +393,25 @@ func TestFailuresBackOff(t *testing.T) {
 		if s := d.Status().Lookups; s.Unknown != 0 {
 			t.Errorf("lookups: %+v: nobody said that it is unknown", s)
 		}
+	})
+}
+
+// TestAFailedListingProvesNothing: who was not asked about is not unknown, and
+// is asked about again at once.
+func TestAFailedListingProvesNothing(t *testing.T) {
+	in(t, Config{}, crowd(3), func(t *testing.T, d *desk) {
+		d.pass(2 * time.Second)
+		d.fake.Put(proxytest.ECSTask{ID: "new", IPv4: "10.4.4.4", Created: born(99)})
+		d.fake.Fault(func(proxytest.AWSCall) *proxytest.AWSFault {
+			return &proxytest.AWSFault{Status: 400, Code: "AccessDeniedException", Message: "no"}
+		})
+		d.expect("10.4.4.4", "")
+		if s := d.Status().Lookups; s.Unanswered != 1 || s.Unknown != 0 {
+			t.Errorf("lookups: %+v", s)
+		}
+		d.fake.Fault(nil)
+		d.pass(leastGap * 5 / 2) // the first pause, at its longest
+		d.expect("10.4.4.4", "new")
 	})
 }
 

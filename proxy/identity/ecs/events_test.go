@@ -162,6 +162,18 @@ func TestAStormOfEvents(t *testing.T) {
 	})
 }
 
+// TestHintsAreBounded: beyond so many tasks of events the cluster is listed.
+func TestHintsAreBounded(t *testing.T) {
+	w := filled(t, 1).watchers[0] // nobody works on what is wanted
+	w.next = time.Now().Add(time.Hour)
+	for i := range 3 * maxHints {
+		w.hint(fmt.Sprint("arn:aws:ecs:us-east-1:111122223333:task/prod/x", i), 1)
+	}
+	if list, _ := w.due(time.Now()); len(w.hints) != maxHints || list == nil {
+		t.Errorf("%d hints, listing %v", len(w.hints), list)
+	}
+}
+
 // TestABacklogIsNotFollowed: after a pause, the queue holds what the listing
 // knows better.
 func TestABacklogIsNotFollowed(t *testing.T) {
