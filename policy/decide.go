@@ -117,8 +117,12 @@ func (p *Policy) Decide(q Query) Decision {
 		s.run(q.named())
 		s.answer(&q, &d)
 	}
-	if d.Verdict == Deny && d.Mode == Report && d.Reason != ReasonNoName {
+	switch {
+	case d.Verdict == Allow:
+	case d.Mode == Report && d.Reason != ReasonNoName:
 		d.Verdict, d.Protocol = Allow, ProtocolTCP
+	case d.Reason == ReasonS3Bucket && q.S3 == nil:
+		d.Inside = p.inspectsBeside(q)
 	}
 	return d
 }

@@ -206,6 +206,10 @@ type Decision struct {
 	// of it is forwarded. Protocol is then ProtocolTLS. It is false in the answer
 	// to a query that has the request.
 	Inspect bool
+	// Inside means of a denied bucket that other buckets at the same endpoint are
+	// inspected for this caller, who then trusts the inspecting certificate: the
+	// denial can be told inside TLS, where S3's clients look for it.
+	Inside bool
 	// OfSource means that it is the copy's source to which Reason refers.
 	OfSource bool
 	// Enforcement is "" when nothing was learned.

@@ -141,6 +141,17 @@ func sameEndpoint(connection, request Host) bool {
 	return a != "" && a == b
 }
 
+// inspectsBeside reports whether the caller of q, which is about a bucket, has
+// its connections to the bucket's endpoint inspected.
+func (p *Policy) inspectsBeside(q Query) bool {
+	endpoint := endpointOf(q.Host)
+	if endpoint == "" || endpoint == q.Host.name {
+		return false
+	}
+	q.Host = Host{name: endpoint}
+	return p.Decide(q).Inspect
+}
+
 // endpointOf returns the host without its bucket, "" where it is no host of a
 // bucket's.
 func endpointOf(h Host) string {

@@ -127,6 +127,12 @@ func (c *conn) serveTLS(ctx context.Context, first []byte) {
 	if refused == nil {
 		refused = c.admitTLS(a, h)
 	}
+	if refused != nil && a.tellsInside(refused) {
+		defer c.release()
+		a.refuse(refused)
+		c.tellInside(a, h.raw, refused)
+		return
+	}
 	if refused != nil {
 		c.refuseTLS(a, refused)
 		return

@@ -81,7 +81,9 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 	a.rec.HTTP.Method = http.MethodConnect
 	defer a.rescue()
 	if refused := f.admitConnect(a, r, h); refused != nil {
-		f.deny(w, h, a, refused)
+		if !f.denyConnectInside(w, h, a, refused) {
+			f.deny(w, h, a, refused)
+		}
 		return
 	}
 	// Not the request's context: net/http ends that when the client half-closes,
