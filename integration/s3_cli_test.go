@@ -112,13 +112,14 @@ func TestS3ClientsShow(t *testing.T) {
 	s := newS3World(t, false, strictRules)
 	s.seed(t)
 	python, node, modules := needModule(t, "boto3"), need(t, "node"), nodeModules(t, "@aws-sdk/client-s3")
-	boto := func(call string) command {
+	botoStyle := func(style, call string) command {
 		return command{path: python, args: []string{"-c", `
 import boto3, io, botocore.config
-s3 = boto3.client("s3", config=botocore.config.Config(s3={"addressing_style": "path"}))
+s3 = boto3.client("s3", config=botocore.config.Config(s3={"addressing_style": "` + style + `"}))
 large = io.BytesIO(b"x" * (3 << 20))
 ` + call}}
 	}
+	boto := func(call string) command { return botoStyle("path", call) }
 	js := func(name, input string) command {
 		return command{path: node, env: []string{"CLIENTS_MODULES=" + modules}, args: []string{"-e", fmt.Sprintf(`
 const load = require("node:module").createRequire(process.env.CLIENTS_MODULES + "/package.json")
@@ -162,6 +163,20 @@ client.send(new s3.%sCommand(%s)).catch((e) => { console.error(String(e)); proce
 			for _, way := range s.proxied() {
 				s.run(t, way, tt.key, tt.command).fails(t, "AccessDenied", "sallyport", "("+tt.reason+")")
 				s.refused(t, way, s3Service, tt.reason)
+			}
+		})
+	}
+	// A bucket in the host's name is denied before there is a request.
+	for name, c := range map[string]command{
+		"boto3 gets by the host":    botoStyle("virtual", `s3.get_object(Bucket="other-data", Key="k")`),
+		"boto3 puts by the host":    botoStyle("virtual", `s3.put_object(Bucket="other-data", Key="k", Body=large)`),
+		"the CLI lists by the host": {path: need(t, "/usr/bin/aws"), args: []string{"s3", "ls", "s3://other-data"}, env: []string{cliConfig(t, "virtual")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, way := range s.proxied() {
+				s.run(t, way, s.ours, c).fails(t, "AccessDenied", "sallyport", "(s3_bucket)")
+				s.r.denied(s3Other+"."+s3Service, way.via, "s3_bucket")
+				s.untouched(t)
 			}
 		})
 	}
