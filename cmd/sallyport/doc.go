@@ -40,12 +40,20 @@
 // signed by the task role and never goes through a proxy: the one in the
 // environment may well be this one.
 //
+// # Callers
+//
+// identity.go puts together who tells which ECS task calls: the task's own
+// metadata in a sidecar, and AWS for the clusters that are listed. /readyz says
+// what is known and how old it is; serve is not ready before each cluster was
+// listed once.
+//
 // # Lifetimes
 //
 // serve builds a list of tasks and runs them in one group. SIGTERM or SIGINT
 // turns readiness off and drains the proxy for timeouts.drain at most; a
-// second signal cuts. The admin socket answers until the proxy is done, and
-// the log is flushed last.
+// second signal cuts. With drain.wait_for_task it serves until the task's other
+// containers have stopped, and all of it has timeouts.drain (waittask.go). The
+// admin socket answers until the proxy is done, and the log is flushed last.
 //
 // # Manners
 //
