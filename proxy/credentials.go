@@ -27,6 +27,9 @@ func (a *attempt) authenticate(r *http.Request) *refusal {
 		return denial(policy.ReasonCredentials, errors.New("the proxy credentials are not of the Basic scheme (RFC 7617)"))
 	}
 	principal := a.s.deps.Authenticator.Authenticate(r.Context(), a.query.Source, user, password)
+	if principal == "" && password == "" { // then it may stand in place of the user
+		return denial(policy.ReasonCredentials, errors.New("the proxy credentials have no password (http://NAME:TOKEN@HOST has one)"))
+	}
 	if principal == "" {
 		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials of %.64q are not accepted", user))
 	}

@@ -533,14 +533,14 @@ func (l *logBuffer) String() string {
 // for the name that was decided on, HTTP/1.1, no ticket, and no more time than
 // others.
 func TestHostileHandshakes(t *testing.T) {
-	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
-	s.cfg.Timeouts.Hello = 300 * time.Millisecond
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {}, func(c *Config) { c.Timeouts.Hello = 500 * time.Millisecond })
 	open := func(t *testing.T, name string, cfg *tls.Config) (*tls.Conn, error) {
 		c := s.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\n\r\n", name, s.port))
 		readHead(t, c)
 		cfg.RootCAs = s.trust
 		inner := tls.Client(c, cfg)
-		return inner, inner.Handshake()
+		err := inner.Handshake()
+		return inner, err
 	}
 	for name, tt := range map[string]struct {
 		connect string

@@ -73,7 +73,7 @@ func (s *s3Rig) ended(t *testing.T) flow.Record {
 	return rec
 }
 
-func newS3Rig(t *testing.T, conditions string, handler http.HandlerFunc) *s3Rig {
+func newS3Rig(t *testing.T, conditions string, handler http.HandlerFunc, opts ...func(*Config)) *s3Rig {
 	t.Helper()
 	originCA, originRoots := testCA(t)
 	a, err := newAuthority(originCA)
@@ -98,7 +98,7 @@ func newS3Rig(t *testing.T, conditions string, handler http.HandlerFunc) *s3Rig 
 	ca, trust := testCA(t)
 	s.trust = trust
 	rules := fmt.Sprintf("  - name: data\n    ports: [%d]\n    resolves_to: [127.0.0.0/8]\n    s3:\n      buckets: [app-data]\n      inspect: true\n%s", s.port, conditions)
-	s.rig = newRig(t, rules, func(c *Config) { c.CA, c.OriginRoots = ca, originRoots })
+	s.rig = newRig(t, rules, append(opts, func(c *Config) { c.CA, c.OriginRoots = ca, originRoots })...)
 	for _, name := range []string{testBucketHost, testService, "evil.s3.us-east-1.amazonaws.com"} {
 		s.resolver.set(name, "127.0.0.1")
 	}
