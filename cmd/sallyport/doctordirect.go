@@ -23,10 +23,17 @@ func (x *examination) judgeDirect(f *findings) (inPath bool) {
 				six = append(six, a)
 			}
 		}
-		x.add(judgeRoad("direct-"+r.network+"-"+uitoa(r.port), r, four))
+		x.add(judgeRoad("direct-"+r.network+"-"+uitoa(r.port), r, four, refusesNobody(f.direct, true)))
 	}
 	x.add(judgeIPv6(six, f.seenIPv6))
 	return inPath
+}
+
+// refusesNobody reports whether somebody on the way refuses, on any road, what
+// is sent to where nobody is. Refusals by ICMP come at a few a second (Linux's
+// icmp_ratelimit), so that one road may lack what another has.
+func refusesNobody(all []attempt, four bool) bool {
+	return slices.ContainsFunc(all, func(a attempt) bool { return a.nobody && a.got == refused && a.to.Addr().Is4() == four })
 }
 
 // judgeIPv6 is the gravest of what its roads are.
@@ -46,7 +53,7 @@ func judgeIPv6(all []attempt, configured bool) check {
 	c = check{Name: name, Result: resultOK, Sure: certain}
 	for _, r := range roads() {
 		of := slices.DeleteFunc(slices.Clone(all), func(a attempt) bool { return a.road != r })
-		one := judgeRoad(name, r, of)
+		one := judgeRoad(name, r, of, refusesNobody(all, false))
 		if severity(one.Result) > severity(c.Result) {
 			c, seen = one, nil
 		}
@@ -65,8 +72,9 @@ func judgeIPv6(all []attempt, configured bool) check {
 }
 
 // judgeRoad judges what came back on one road. Addresses where nobody is tell
-// a host outside from somebody in between, who responds for all of them.
-func judgeRoad(name string, r road, all []attempt) check {
+// a host outside from somebody in between, who responds for all of them;
+// refuser says that there is one who refuses, on this road or another.
+func judgeRoad(name string, r road, all []attempt, refuser bool) check {
 	var between []response
 	for _, a := range all {
 		if a.nobody {
@@ -80,7 +88,7 @@ func judgeRoad(name string, r road, all []attempt) check {
 			continue
 		}
 		tried++
-		one := judgeAttempt(a, between)
+		one := judgeAttempt(a, between, refuser)
 		one.Name = name
 		switch {
 		case severity(one.Result) > severity(worst.Result):
@@ -111,7 +119,7 @@ func judgeRoad(name string, r road, all []attempt) check {
 
 // judgeAttempt judges one destination outside, given how addresses where
 // nobody is responded on the same road.
-func judgeAttempt(a attempt, between []response) check {
+func judgeAttempt(a attempt, between []response, refuser bool) check {
 	seen := a.to.String() + " " + a.detail
 	inBetween := func(some ...response) bool {
 		return slices.ContainsFunc(between, func(r response) bool { return slices.Contains(some, r) })
@@ -134,6 +142,12 @@ func judgeAttempt(a attempt, between []response) check {
 	case refused:
 		if inBetween(refused) {
 			return check{Result: resultOK, Sure: likely, Seen: seen + ", as does an address where nobody is: refused on the way"}
+		}
+		if refuser {
+			return check{
+				Result: resultUnknown, Seen: seen + ": it, or somebody on the way, who refuses elsewhere for an address where nobody is",
+				Change: "try again; let the firewall in between drop what it refuses",
+			}
 		}
 		return check{Result: resultLeak, Sure: likely, Seen: seen + ": what was sent has got there"}
 	case unroutable:
@@ -189,7 +203,7 @@ func judgeTargetDirect(a attempt) check {
 			Change: "if it is a VPC endpoint or the proxy's own, all is well",
 		}
 	}
-	c := judgeAttempt(a, nil)
+	c := judgeAttempt(a, nil, false)
 	if c.Result == resultLeak {
 		c.Change = closeRoad(a.road)
 	}

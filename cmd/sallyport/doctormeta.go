@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -52,15 +53,15 @@ func (p *prober) metadata(ctx context.Context, base string, env environ) (seen m
 func (p *prober) status(ctx context.Context, uri string) (int, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
-		return 0, fmt.Errorf("it is no URL")
+		return 0, errors.New("it is no URL")
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	if u.Scheme != "http" || err != nil || !isInside(addr) {
-		return 0, fmt.Errorf("it does not begin with http://169.254.170.2/, and was not asked")
+		return 0, errors.New("it does not begin with http://169.254.170.2/, and was not asked")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, uri, http.NoBody)
 	if err != nil {
-		return 0, fmt.Errorf("it is no URL")
+		return 0, errors.New("it is no URL")
 	}
 	transport := &http.Transport{DialContext: p.dial, DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req)

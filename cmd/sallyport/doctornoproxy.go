@@ -20,7 +20,7 @@ type noProxyContext struct {
 func (v variables) publicNames() []string {
 	var all []string
 	for _, entry := range v.direct() {
-		if e := parseEntry(entry); e.kind == entryName && !isInsideName(e.name) && len(all) < maxDoctorTargets {
+		if e := parseEntry(entry); e.kind == entryName && !isInsideName(e.name) && !slices.Contains(all, e.name) && len(all) < maxDoctorTargets {
 			all = append(all, e.name)
 		}
 	}

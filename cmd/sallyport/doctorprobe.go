@@ -66,11 +66,11 @@ type prober struct {
 func (p *prober) direct(ctx context.Context, outside, nobody []netip.Addr) []attempt {
 	var all []attempt
 	for _, r := range roads() {
-		for _, addr := range outside {
-			all = append(all, attempt{road: r, to: netip.AddrPortFrom(addr, r.port)})
-		}
 		for _, addr := range nobody {
 			all = append(all, attempt{road: r, to: netip.AddrPortFrom(addr, r.port), nobody: true})
+		}
+		for _, addr := range outside {
+			all = append(all, attempt{road: r, to: netip.AddrPortFrom(addr, r.port)})
 		}
 	}
 	p.tryAll(ctx, all)

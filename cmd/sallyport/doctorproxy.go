@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -113,7 +114,7 @@ func (p *prober) throughProxy(ctx context.Context, text string, targets []target
 		var conn net.Conn
 		if seen.hello, conn = c.ask(ctx, "CONNECT", joinPort(probeName, 443)); conn != nil {
 			seen.local, seen.remote = tcpAddr(conn.LocalAddr()), tcpAddr(conn.RemoteAddr())
-			conn.Close() //nolint:errcheck,gosec // there is nothing left to lose
+			conn.Close() //nolint:errcheck // there is nothing left to lose
 		}
 	})
 	all.Go(func() { seen.raw = c.rawTLS(ctx) })
@@ -162,18 +163,18 @@ func (c *proxyClient) ask(ctx context.Context, method, what string) (r proxyRepl
 	}
 	// The other end of a tunnel waits for us, so that nothing stays behind in
 	// the reader; and nobody reads the body of what must not be answered.
-	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), &http.Request{Method: method})
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), &http.Request{Method: method}) //nolint:bodyclose // it is the connection's, which the caller closes
 	if err != nil {
 		return proxyReply{err: err}, conn
 	}
-	return proxyReply{code: resp.StatusCode, proxyStatus: parseProxyStatus(resp.Header)}, conn //nolint:bodyclose // it is the connection's, which the caller closes
+	return proxyReply{code: resp.StatusCode, proxyStatus: parseProxyStatus(resp.Header)}, conn
 }
 
 // once is ask for those who want the answer alone.
 func (c *proxyClient) once(ctx context.Context, method, what string) proxyReply {
 	r, conn := c.ask(ctx, method, what)
 	if conn != nil {
-		conn.Close() //nolint:errcheck,gosec // there is nothing left to lose
+		conn.Close() //nolint:errcheck // there is nothing left to lose
 	}
 	return r
 }
@@ -270,7 +271,7 @@ func (r proxyReply) text() string {
 	case r.reason != "":
 		return fmt.Sprintf("%d, %s", r.code, r.reason)
 	}
-	return fmt.Sprint(r.code)
+	return strconv.Itoa(r.code)
 }
 
 // failureText words an error without addresses and URLs, which may be secret.

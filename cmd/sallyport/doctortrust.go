@@ -182,7 +182,7 @@ func (x *examination) judgeClients(env environ, has map[string]bool, inPath bool
 func judgeNode(env environ) check {
 	c := check{Name: "client", Subject: "node", Result: resultOK, Sure: likely, Seen: "NODE_USE_ENV_PROXY is set; the AWS SDK for JavaScript needs an agent in its code all the same"}
 	if env.get("NODE_USE_ENV_PROXY") != "1" {
-		c.Result, c.Seen = resultUnknown, "Node by itself reads no proxy variable"
+		c.Result, c.Sure, c.Seen = resultUnknown, "", "Node by itself reads no proxy variable"
 		c.Change = "set NODE_USE_ENV_PROXY=1 (Node 24 and later); give the AWS SDK for JavaScript a NodeHttpHandler with a proxy agent, or redirect this task's connections to the proxy"
 	}
 	return c
@@ -191,7 +191,7 @@ func judgeNode(env environ) check {
 func judgeJava(env environ) check {
 	c := check{Name: "client", Subject: "java", Result: resultOK, Sure: likely, Seen: "JAVA_TOOL_OPTIONS names the proxy"}
 	options := map[string]string{}
-	for _, word := range strings.Fields(env.get("JAVA_TOOL_OPTIONS")) {
+	for word := range strings.FieldsSeq(env.get("JAVA_TOOL_OPTIONS")) {
 		if key, value, ok := strings.Cut(strings.TrimPrefix(word, "-D"), "="); ok {
 			options[key] = value
 		}
@@ -203,7 +203,7 @@ func judgeJava(env environ) check {
 	c.Change = fmt.Sprintf("JAVA_TOOL_OPTIONS: -Dhttps.proxyHost=%[1]s -Dhttps.proxyPort=%[2]s -Dhttp.proxyHost=%[1]s -Dhttp.proxyPort=%[2]s -Dhttp.nonProxyHosts=169.254.170.2|169.254.169.254|localhost|127.*", host, port)
 	switch {
 	case options["https.proxyHost"] == "":
-		c.Result, c.Seen = resultUnknown, "the JVM reads no proxy variable; of what is common, the AWS SDK for Java 2 does"
+		c.Result, c.Sure, c.Seen = resultUnknown, "", "the JVM reads no proxy variable; of what is common, the AWS SDK for Java 2 does"
 	case host != "HOST" && (options["https.proxyHost"] != host || options["https.proxyPort"] != port):
 		c.Result, c.Sure, c.Seen = resultWrong, certain, fmt.Sprintf("JAVA_TOOL_OPTIONS names the proxy %s:%s, HTTPS_PROXY %s:%s", options["https.proxyHost"], options["https.proxyPort"], host, port)
 	case !strings.Contains(options["http.nonProxyHosts"], "169.254.170.2"):

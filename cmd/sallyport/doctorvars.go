@@ -53,7 +53,7 @@ func splitDirect(value string) []string {
 
 // parseProxy reads a proxy's URL. No error holds the URL's password.
 func parseProxy(text string) (*url.URL, error) {
-	shown := mask(text)
+	shown := shownProxy(text)
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
@@ -71,6 +71,20 @@ func parseProxy(text string) (*url.URL, error) {
 		return nil, errors.New("it names 0.0.0.0, which is where a proxy listens and not where it is")
 	}
 	return u, nil
+}
+
+// shownProxy is a proxy's URL without its user and password, however badly it
+// is written: a slash in a password, or no scheme, deceives mask.
+func shownProxy(text string) string {
+	at := strings.LastIndexByte(text, '@')
+	if at < 0 {
+		return text
+	}
+	scheme := ""
+	if before, _, ok := strings.Cut(text[:at], "://"); ok {
+		scheme = before + "://"
+	}
+	return scheme + "***" + text[at:]
 }
 
 // sameProxy reports whether two texts are the same proxy to a client.
@@ -107,8 +121,8 @@ func judgeProxyVariables(v variables, given, inPath bool) check {
 			return check{Result: resultWrong, Sure: certain, Seen: fmt.Sprintf("%s: %v", name, err), Change: change}
 		}
 		if !sameProxy(v.values[name], first) {
-			return check{Result: resultWrong, Sure: certain, Seen: fmt.Sprintf("%s and %s differ: %s, %s", names[0], name, mask(first), mask(v.values[name])), Change: change}
+			return check{Result: resultWrong, Sure: certain, Seen: fmt.Sprintf("%s and %s differ: %s, %s", names[0], name, shownProxy(first), shownProxy(v.values[name])), Change: change}
 		}
 	}
-	return check{Result: resultOK, Sure: certain, Seen: "all four are " + mask(first)}
+	return check{Result: resultOK, Sure: certain, Seen: "all four are " + shownProxy(first)}
 }
