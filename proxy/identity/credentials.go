@@ -112,6 +112,8 @@ func (c *Credentials) Authenticate(_ context.Context, source policy.Source, user
 		f = failure{}
 	}
 	switch {
+	case !known: // nothing can be guessed, and whatever it is called is not kept
+		return ""
 	case f.n >= failuresAllowed: // right or not: else it could go on guessing
 		return ""
 	case right:

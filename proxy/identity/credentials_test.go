@@ -62,7 +62,7 @@ func TestCredentialsThrottle(t *testing.T) {
 		t.Error("it is never forgiven")
 	}
 	for i := range 3 * failuresKept {
-		try("10.0.0.3", fmt.Sprint(i), "wrong")
+		try(fmt.Sprintf("10.1.%d.%d", i/256, i%256), "payments", "wrong")
 	}
 	if n := len(c.failures); n > failuresKept {
 		t.Errorf("%d failures are kept", n)
