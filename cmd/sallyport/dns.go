@@ -63,7 +63,7 @@ func (l *loaded) steerConfig() steer.Config {
 	}
 	for _, text := range l.DNS.Answer {
 		if a, err := netip.ParseAddr(text); err == nil { // checked with the configuration
-			c.Answer = append(c.Answer, a)
+			c.Answer = append(c.Answer, a.Unmap())
 		}
 	}
 	return c
@@ -111,7 +111,7 @@ func (l *loaded) checkDNS() error {
 // stands.
 func (l *loaded) hairpin(key string, server netip.AddrPort) error {
 	host, port, _ := splitAddress(l.DNS.Address)
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || uint16(n) != server.Port() {
+	if port == "0" || port != strconv.Itoa(int(server.Port())) {
 		return nil
 	}
 	own, err := netip.ParseAddr(host)

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+	"github.com/sallyport/sallyport/proxy/steer"
 )
 
 func TestDNSConfiguration(t *testing.T) {
@@ -39,5 +45,39 @@ func TestDNSConfiguration(t *testing.T) {
 				t.Errorf("got %q, want %q", talk, tt.want)
 			}
 		})
+	}
+}
+
+// TestDNSSockets: an origin at an address that names lead to is the proxy
+// itself, also where a balancer has that address.
+func TestDNSSockets(t *testing.T) {
+	l, talk := load(t, `{listeners: [{address: ":3128"}], dns: {address: "127.0.0.1:0", answer: [203.0.113.10, "2001:db8::10"]}}`, nil)
+	if talk != "" {
+		t.Fatal(talk)
+	}
+	d := &daemon{cfg: l}
+	if d.dnsSockets() != nil || d.dnsTasks() != nil || d.dnsChecks() != nil {
+		t.Error("there is no server yet")
+	}
+	var err error
+	d.steering, err = steer.New(l.steerConfig(), steer.Deps{Decider: policy.NewLive(), Recorder: flow.NewBus(), NewID: flow.NewID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.steering.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer d.steering.Close()
+	all := d.dnsSockets()
+	for _, want := range []string{
+		d.steering.Addr().String(), "203.0.113.10:443", "203.0.113.10:80", "203.0.113.10:3128", "[2001:db8::10]:443",
+		netip.AddrPortFrom(netip.MustParseAddr("203.0.113.10"), d.steering.Addr().Port()).String(),
+	} {
+		if !slices.Contains(all, netip.MustParseAddrPort(want)) {
+			t.Errorf("%s is missing in %v", want, all)
+		}
+	}
+	if c := d.dnsChecks(); len(c) != 1 || !c[0].OK || !strings.Contains(c[0].Detail, d.steering.Addr().String()) {
+		t.Errorf("got %+v", c)
 	}
 }

@@ -176,7 +176,11 @@ func TestEdges(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, recorded := newServer(t, nil)
 			r := put(t, s, query("site.test", dns.TypeA, tt.change), client)
-			if got := told(r); got != tt.want && !(tt.want == "BADVERS" && r.Rcode == dns.RcodeBadVers) {
+			got := told(r)
+			if r != nil && r.Rcode == dns.RcodeBadVers {
+				got = "BADVERS" // the library has two words for it
+			}
+			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			if tt.name == "DO and CD" && (!r.IsEdns0().Do() || !r.CheckingDisabled) {

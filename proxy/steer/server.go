@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -91,7 +92,7 @@ func (s *Server) listen(ctx context.Context) error {
 	}
 	host, _, err := net.SplitHostPort(s.cfg.Address)
 	if err == nil {
-		s.udp, err = listenUDP(ctx, net.JoinHostPort(host, fmt.Sprint(portOf(tcp.Addr()))))
+		s.udp, err = listenUDP(ctx, net.JoinHostPort(host, strconv.Itoa(int(portOf(tcp.Addr())))))
 	}
 	if err != nil {
 		tcp.Close() //nolint:errcheck // the error that counts is the other one
