@@ -72,6 +72,7 @@ type flowLine struct {
 		S3 struct{ Form, Bucket, Region string }
 	}
 	Rule      struct{ Name string }
+	User      struct{ Name string }
 	Error     struct{ Type, Message string }
 	Sallyport struct {
 		FlowID        string `json:"flow_id"`
