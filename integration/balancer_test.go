@@ -295,12 +295,13 @@ class Ask {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	said := strings.Join(r.log, "\n")
+	var said strings.Builder
+	said.WriteString(strings.Join(r.log, "\n"))
 	for _, l := range r.flows {
-		said += l.text
+		said.WriteString(l.text)
 	}
 	for _, secret := range []string{first, second, batch} {
-		if strings.Contains(said, secret) {
+		if strings.Contains(said.String(), secret) {
 			t.Errorf("%s is in a log", secret)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,8 +93,7 @@ func TestS3OracleOperations(t *testing.T) {
 	}
 	client := reflect.TypeFor[*awss3.Client]()
 	seen := 0
-	for i := range client.NumMethod() {
-		m := client.Method(i)
+	for m := range client.Methods() {
 		if m.Type.NumIn() != 4 || !strings.HasSuffix(m.Type.In(2).String(), "."+m.Name+"Input") {
 			continue
 		}
@@ -345,12 +345,7 @@ func checkEndpoint(t *testing.T, region, partition string, target oracleTarget, 
 }
 
 func containsForm(all []policy.S3Form, form policy.S3Form) bool {
-	for _, f := range all {
-		if f == form {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(all, form)
 }
 
 // TestS3OraclePresigned: what the SDK's presigner makes reads back to the
@@ -359,7 +354,7 @@ func TestS3OraclePresigned(t *testing.T) {
 	for _, pathStyle := range []bool{false, true} {
 		presign := awss3.NewPresignClient(oracleClient(&capture{}, "us-west-2", func(o *awss3.Options) { o.UsePathStyle = pathStyle }))
 		bucket, key := aws.String("acme-prod"), aws.String("a b/ü+%2F..")
-		for name, make := range map[string]func() (string, string, http.Header, error){
+		for name, presigned := range map[string]func() (string, string, http.Header, error){
 			"GetObject": func() (string, string, http.Header, error) {
 				r, err := presign.PresignGetObject(t.Context(), &awss3.GetObjectInput{Bucket: bucket, Key: key, VersionId: aws.String("v")})
 				return r.Method, r.URL, r.SignedHeader, err
@@ -381,7 +376,7 @@ func TestS3OraclePresigned(t *testing.T) {
 				return r.Method, r.URL, r.SignedHeader, err
 			},
 		} {
-			method, made, header, err := make()
+			method, made, header, err := presigned()
 			if err != nil {
 				t.Fatal(err)
 			}

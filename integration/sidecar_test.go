@@ -51,7 +51,8 @@ func newSidecar(t *testing.T, w *world) (*internet, *rig) {
 			n.in(n.client, append([]string{need(t, command), "-t", "nat"}, strings.Fields(rule)...)...)
 		}
 	}
-	return n, n.transparent(w, n.client, "redirect", unprivileged(t, filepath.Dir(w.dir), built, w.dir)...)
+	r := n.transparent(w, n.client, "redirect", unprivileged(t, filepath.Dir(w.dir), built, w.dir)...)
+	return n, r
 }
 
 // TestSidecar runs the proxy and the application in one namespace, as in a task

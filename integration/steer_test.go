@@ -57,10 +57,13 @@ func main() {
 }
 `
 
+// netnsFiles is where ip-netns(8) looks for a namespace's own files.
+const netnsFiles = "/etc/netns"
+
 // steeredClient gives the client's namespace the proxy as its only resolver.
 func steeredClient(t *testing.T, n *internet) {
 	t.Helper()
-	dir := filepath.Join("/etc/netns", n.client)
+	dir := filepath.Join(netnsFiles, n.client)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		missing(t, "ip netns's folder for resolv.conf: %v", err)
 	}

@@ -187,8 +187,8 @@ func (n *internet) travel(w *world, r *rig, f family) {
 		t.Helper()
 		all := []string{"-sS", "--noproxy", "*", "--cacert", w.caFile, "--max-time", "60"}
 		for _, port := range []string{"80", "443", "8080", "8443", "7"} {
-			all = append(all, "--resolve", f.site+":"+port+":["+f.decoy+"]", "--resolve", "other.test:"+port+":["+f.decoy+"]")
-			all = append(all, "--resolve", "metadata.test:"+port+":["+f.decoy+"]")
+			all = append(all, "--resolve", f.site+":"+port+":["+f.decoy+"]", "--resolve", "other.test:"+port+":["+f.decoy+"]",
+				"--resolve", "metadata.test:"+port+":["+f.decoy+"]")
 		}
 		return command{path: need(t, "ip"), args: append(append([]string{"netns", "exec", n.client, need(t, "curl")}, all...), args...)}.run(t)
 	}

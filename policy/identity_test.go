@@ -122,12 +122,13 @@ func (r someSources) conditions() map[string]string {
 
 // sourceLine writes a source of conditions.
 func sourceLine(name string, conditions map[string]string) string {
-	line := "  - {name: " + name
+	var line strings.Builder
+	line.WriteString("  - {name: " + name)
 	var ecs []string
 	for _, key := range slices.Sorted(maps.Keys(conditions)) {
 		switch value := conditions[key]; key {
 		case "cidrs", "principals", "vpc_endpoints":
-			line += ", " + key + ": " + value
+			line.WriteString(", " + key + ": " + value)
 		case "tag":
 			ecs = append(ecs, "tags: {t: "+value+"}")
 		default:
@@ -135,9 +136,9 @@ func sourceLine(name string, conditions map[string]string) string {
 		}
 	}
 	if len(ecs) > 0 {
-		line += ", ecs: {" + strings.Join(ecs, ", ") + "}"
+		line.WriteString(", ecs: {" + strings.Join(ecs, ", ") + "}")
 	}
-	return line + "}\n"
+	return line.String() + "}\n"
 }
 
 // caller makes a caller of which each part may not be known.
@@ -236,7 +237,8 @@ func TestSourcesAgree(t *testing.T) {
 		wide := make([]map[string]string, count)
 		narrow := make([]map[string]string, count)
 		texts := [2]string{}
-		rules := "rules:\n  - {name: all, hosts: [all.example]}\n"
+		var rules strings.Builder
+		rules.WriteString("rules:\n  - {name: all, hosts: [all.example]}\n")
 		for i := range count {
 			wide[i] = r.conditions()
 			narrow[i] = r.conditions()
@@ -244,10 +246,10 @@ func TestSourcesAgree(t *testing.T) {
 			name := fmt.Sprintf("s%d", i)
 			texts[0] += sourceLine(name, wide[i])
 			texts[1] += sourceLine(name, narrow[i])
-			rules += fmt.Sprintf("  - {name: r%d, hosts: [h%d.example], sources: [%s]}\n", i, i, name)
+			fmt.Fprintf(&rules, "  - {name: r%d, hosts: [h%d.example], sources: [%s]}\n", i, i, name)
 		}
-		p := mustLoad(t, "version: 1\nsources:\n"+texts[0]+rules)
-		q := mustLoad(t, "version: 1\nsources:\n"+texts[1]+rules)
+		p := mustLoad(t, "version: 1\nsources:\n"+texts[0]+rules.String())
+		q := mustLoad(t, "version: 1\nsources:\n"+texts[1]+rules.String())
 		for range 30 {
 			s := r.caller()
 			first := ""

@@ -438,13 +438,14 @@ func checkSimply(t *testing.T, call S3Call, target string) {
 // decodeSimply decodes percent-encoding that is known to be right.
 func decodeSimply(s string) string {
 	parts := strings.Split(s, "%")
-	out := parts[0]
+	var out strings.Builder
+	out.WriteString(parts[0])
 	for _, p := range parts[1:] {
 		var b byte
 		_, _ = fmt.Sscanf(p[:2], "%02x", &b)
-		out += string([]byte{b}) + p[2:]
+		out.WriteString(string([]byte{b}) + p[2:])
 	}
-	return out
+	return out.String()
 }
 
 func escapeAll(s string) string {

@@ -68,7 +68,11 @@ func details(a *attempt, r *refusal) string {
 	if rule := ruleOf(a, r); rule != "" {
 		d += " rule=" + rule
 	}
-	return d + " flow=" + a.rec.ID
+	d += " flow=" + a.rec.ID
+	if client := a.rec.Client.Addr(); client.IsValid() {
+		d += " client=" + client.String() // who the policy took it for, which a balancer in between may hide
+	}
+	return d
 }
 
 // ruleOf names the rule that r is about, "" when there is none.

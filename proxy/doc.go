@@ -52,5 +52,6 @@
 // It never dials an address that a client chose unless a cidrs rule lists it,
 // never resolves a name that the policy denies, never takes a proxy from the
 // environment, never follows a redirect, never adds Via or X-Forwarded-For
-// (some origins answer differently to them), and never decrypts.
+// (some origins answer differently to them), and decrypts nothing but S3, where
+// a rule asks for it (inspect.go).
 package proxy

@@ -17,7 +17,7 @@ import (
 
 // ProxyProtocol says whether connections begin with a header that tells who is
 // behind a load balancer (the PROXY protocol, versions 1 and 2).
-type ProxyProtocol uint8
+type ProxyProtocol uint8 //nolint:revive // that is the name of the protocol
 
 // The ways to take PROXY headers. Whatever the way, only those are believed that
 // come from [ListenerConfig.ProxyFrom].

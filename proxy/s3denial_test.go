@@ -31,8 +31,8 @@ func TestDeniedBucketIsToldInside(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", method, err)
 		}
-		defer resp.Body.Close()
 		all, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
 		rec := s.ended(t)
 		if rec.Reason != policy.ReasonS3Bucket || rec.Verdict != policy.Deny || rec.ID != resp.Header.Get("X-Amz-Request-Id") {
 			t.Errorf("%s: record %s %s", method, rec.Verdict, rec.Reason)

@@ -32,7 +32,7 @@ func FuzzQuestion(f *testing.F) {
 	seed(query("site.test", dns.TypeA, func(m *dns.Msg) { m.SetEdns0(65535, true); m.IsEdns0().SetVersion(9) }))
 	seed(query("site.test", dns.TypeA, func(m *dns.Msg) { m.Response = true }))
 	seed(query("site.test", dns.TypeA, func(m *dns.Msg) { m.Opcode = 5 }))
-	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"), true) // a name that is its own end
+	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"), true)                     // a name that is its own end
 	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x12\x00\x01\x00\x01\x04site\x04test\x00"), true) // behind the question
 	f.Add([]byte("\x00\x01\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff"), true)
 	f.Add(make([]byte, headerSize-1), false)
