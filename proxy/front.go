@@ -301,11 +301,13 @@ func (f *front) connState(nc net.Conn, state http.ConnState) {
 		h.handled.Store(false)
 		h.head = headGauge{}
 	case http.StateClosed:
+		requests := h.requests
 		if h.awaiting.Load() {
+			requests++
 			f.unread(h)
 		}
 		if h.inspected != nil {
-			h.inspected.end()
+			h.inspected.end(requests)
 		}
 		h.c.release()
 	case http.StateHijacked:

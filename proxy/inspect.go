@@ -52,6 +52,9 @@ func newInspection(cfg *Config) (*inspection, error) {
 // errNoCA is why a connection is refused that must be inspected and cannot be.
 var errNoCA = errors.New("the rule wants TLS inspected, and inspect.ca_file is not set")
 
+// errNoRequest is how a connection ends whose client speaks TLS and says nothing.
+var errNoRequest = errors.New("the client sent no request")
+
 // inspected is a connection whose TLS ends here.
 type inspected struct {
 	*inspection
@@ -60,6 +63,7 @@ type inspected struct {
 	port  uint16
 	via   policy.Via
 	hello flow.TLS
+	first *attempt // the connection's own, recorded where no request comes
 	// transport is the connection's own: what it has said to an origin is
 	// nothing to go on for another client.
 	transport *http.Transport
@@ -75,7 +79,7 @@ func (c *conn) inspect(a *attempt, h *hello, spare *net.TCPConn) {
 	s := c.s
 	i := &inspected{
 		inspection: s.inspection, front: s.front,
-		host: a.query.Host, port: a.query.Port, via: a.query.Via, hello: a.rec.TLS,
+		host: a.query.Host, port: a.query.Port, via: a.query.Via, hello: a.rec.TLS, first: a,
 	}
 	i.spare.Store(spare)
 	if i.inspection == nil {
@@ -190,8 +194,12 @@ func (i *inspected) drop() {
 	}
 }
 
-// end lets go of the connection's origins.
-func (i *inspected) end() {
+// end lets go of the connection's origins. requests is how many there were.
+func (i *inspected) end(requests int) {
+	if requests == 0 {
+		i.first.rec.Inspected = true
+		i.first.refuse(&refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: errNoRequest})
+	}
 	i.drop()
 	i.transport.CloseIdleConnections()
 }

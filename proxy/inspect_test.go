@@ -305,3 +305,19 @@ func TestLeaf(t *testing.T) {
 		t.Errorf("%d leaves are kept", len(a.leaves))
 	}
 }
+
+// TestInspectRecordsSilence: who ends TLS with us and asks for nothing has
+// still been let through.
+func TestInspectRecordsSilence(t *testing.T) {
+	s := newS3Rig(t, "", func(http.ResponseWriter, *http.Request) {})
+	c := s.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\nHost: x\r\n\r\n", testBucketHost, s.port))
+	readHead(t, c)
+	inner := tls.Client(c, &tls.Config{RootCAs: s.trust, ServerName: testBucketHost})
+	if err := inner.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	inner.Close()
+	if rec := s.ended(t); rec.Outcome != flow.OutcomeConnectionTerminated || rec.EndedBy != flow.EndedByClient || rec.Enforcement() != "inspect" {
+		t.Errorf("record %s by %q, %s", rec.Outcome, rec.EndedBy, rec.Enforcement())
+	}
+}
