@@ -324,7 +324,7 @@ func BenchmarkHTTPKeepAlive(b *testing.B) {
 	}()
 	b.Cleanup(func() { ln.Close() })
 	port := ln.Addr().(*net.TCPAddr).Port
-	addr := benchServer(b, port)
+	addr := benchServer(b, "web.test", allow("http", port, "web.test"))
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		b.Fatal(err)
@@ -368,17 +368,17 @@ type discard struct{}
 
 func (discard) Observe(flow.Event) {}
 
-// benchServer runs a Server whose records go nowhere.
-func benchServer(b *testing.B, port int) string {
+// benchServer runs a Server whose records go nowhere, and to which host is here.
+func benchServer(b *testing.B, host, rules string) string {
 	b.Helper()
-	p, err := policy.Load(policy.Text{Name: "bench.yaml", Data: []byte("version: 1\nrules:\n" + allow("http", port, "web.test"))})
+	p, err := policy.Load(policy.Text{Name: "bench.yaml", Data: []byte("version: 1\nrules:\n" + rules)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	live := policy.NewLive()
 	live.Swap(p)
 	names := newNames()
-	names.set("web.test", "127.0.0.1")
+	names.set(host, "127.0.0.1")
 	s, err := New(Config{Listeners: []ListenerConfig{{Address: "127.0.0.1:0"}}}, Deps{Decider: live, Resolver: names, Recorder: discard{}, NewID: flow.NewID})
 	if err != nil {
 		b.Fatal(err)

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"net"
 	"testing"
-
-	"github.com/sallyport/sallyport/logging/flow"
-	"github.com/sallyport/sallyport/policy"
 )
 
 // BenchmarkTunnel is one tunnel after another: connect, CONNECT, a ClientHello,
@@ -30,7 +27,7 @@ func BenchmarkTunnel(b *testing.B) {
 	}()
 	b.Cleanup(func() { ln.Close() })
 	port := ln.Addr().(*net.TCPAddr).Port
-	addr := benchTunnelServer(b, port)
+	addr := benchServer(b, "origin.example", allow("tls", port, "origin.example"))
 	head := fmt.Appendf(nil, "CONNECT origin.example:%d HTTP/1.1\r\nHost: origin.example\r\nUser-Agent: bench\r\n\r\n", port)
 	hello := goHello(b, nil)
 	buf := make([]byte, 4096)
@@ -50,27 +47,4 @@ func BenchmarkTunnel(b *testing.B) {
 		}
 		c.Close()
 	}
-}
-
-func benchTunnelServer(b *testing.B, port int) string {
-	b.Helper()
-	p, err := policy.Load(policy.Text{Name: "bench.yaml", Data: []byte("version: 1\nrules:\n" + allow("tls", port, "origin.example"))})
-	if err != nil {
-		b.Fatal(err)
-	}
-	live := policy.NewLive()
-	live.Swap(p)
-	names := newNames()
-	names.set("origin.example", "127.0.0.1")
-	s, err := New(Config{Listeners: []ListenerConfig{{Address: "127.0.0.1:0"}}}, Deps{Decider: live, Resolver: names, Recorder: discard{}, NewID: flow.NewID})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := s.Listen(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.Run(b.Context()) }()
-	b.Cleanup(func() { s.Cut(); <-done })
-	return s.Addrs()[0].String()
 }
