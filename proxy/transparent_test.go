@@ -4,12 +4,16 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -240,8 +244,8 @@ func TestTransparentSilence(t *testing.T) {
 	})
 	t.Run("no rule", func(t *testing.T) {
 		r := newRig(t, cidrs("tcp", "192.0.2.0/24", port), hasty)
-		if got, err := banner(t, call(t, r.aimed(at))); err == nil {
-			t.Errorf("%q", got)
+		if got, err := banner(t, call(t, r.aimed(at))); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q, %v", got, err)
 		}
 		if rec := r.events.ended(t, "127.0.0.1"); rec.Reason != policy.ReasonNotTLS || !strings.Contains(rec.Error, "protocol: tcp") {
 			t.Errorf("%s: %s", rec.Reason, rec.Error)
@@ -257,6 +261,20 @@ func TestTransparentSilence(t *testing.T) {
 		// It may still say what it is.
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		_, _ = io.WriteString(c, helloOf(t, ""))
+		if got, err := banner(t, c); got != "220 welcome\n" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+	t.Run("report mode waits for a name", func(t *testing.T) {
+		r := newRig(t, "version: 1\nmode: report\nrules:\n"+allow("tls", port, "origin.test"), patient)
+		r.resolver.set("origin.test", "127.0.0.1")
+		c := call(t, r.aimed("192.0.2.1:"+strconv.Itoa(port)))
+		_ = c.SetReadDeadline(time.Now().Add(2 * silence))
+		if got, err := banner(t, c); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q, %v", got, err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_, _ = io.WriteString(c, helloOf(t, "origin.test"))
 		if got, err := banner(t, c); got != "220 welcome\n" {
 			t.Errorf("%q, %v", got, err)
 		}
