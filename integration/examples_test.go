@@ -37,6 +37,10 @@ func TestExamplePolicies(t *testing.T) {
 // taskDefinition is what the tests below read of one.
 type taskDefinition struct {
 	ContainerDefinitions []container `json:"containerDefinitions"`
+	ProxyConfiguration   struct {
+		ContainerName string              `json:"containerName"`
+		Properties    []map[string]string `json:"properties"`
+	} `json:"proxyConfiguration"`
 }
 
 type container struct {
@@ -49,6 +53,11 @@ type container struct {
 	HealthCheck            struct {
 		Command []string `json:"command"`
 	} `json:"healthCheck"`
+	LinuxParameters struct {
+		Capabilities struct {
+			Drop []string `json:"drop"`
+		} `json:"capabilities"`
+	} `json:"linuxParameters"`
 	DependsOn []struct {
 		ContainerName string `json:"containerName"`
 		Condition     string `json:"condition"`
@@ -129,6 +138,58 @@ func TestExplicitSidecar(t *testing.T) {
 			t.Errorf("stopTimeout is %d s, not above timeouts.drain", proxy.StopTimeout)
 		}
 	})
+}
+
+// TestTransparentSidecar holds the task whose traffic the platform redirects to
+// what TestSidecar shows to work.
+func TestTransparentSidecar(t *testing.T) {
+	dir := filepath.Join(root(t), "examples", "ecs")
+	text, err := os.ReadFile(filepath.Join(dir, "transparent-sidecar.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var task taskDefinition
+	if err := json.Unmarshal(text, &task); err != nil {
+		t.Fatal(err)
+	}
+	app, proxy := task.ContainerDefinitions[0], task.ContainerDefinitions[1]
+	const policyFile = "transparent-sidecar.policy.yaml"
+	want, err := os.ReadFile(filepath.Join(dir, policyFile))
+	if err != nil || proxy.variable("SALLYPORT_POLICY") != string(want) {
+		t.Errorf("SALLYPORT_POLICY is not the text of %s: %v", policyFile, err)
+	}
+	sallyport(t, nil, "policy", "check", "--strict", filepath.Join(dir, policyFile))
+	var env []string
+	for _, v := range proxy.Environment {
+		env = append(env, v["name"]+"="+v["value"])
+	}
+	if effective := sallyport(t, env, "config"); !strings.Contains(effective, "listeners: [{address: '127.0.0.1:15001', original_destination: redirect}]") {
+		t.Errorf("the listener is another:\n%s", effective)
+	}
+	properties := map[string]string{}
+	for _, p := range task.ProxyConfiguration.Properties {
+		properties[p["name"]] = p["value"]
+	}
+	rules := strings.Join(meshRules(properties["EgressIgnoredIPs"]), "\n")
+	for name, rule := range map[string]string{
+		"IgnoredUID": "--uid-owner %s -j RETURN", "ProxyEgressPort": "-A APPMESH_EGRESS -p tcp -j REDIRECT --to %s",
+		"ProxyIngressPort": "-j REDIRECT --to-port %s", "AppPorts": "--dports %s -j REDIRECT",
+	} {
+		if properties[name] == "" || !strings.Contains(rules, strings.ReplaceAll(rule, "%s", properties[name])) {
+			t.Errorf("%s is %q, and TestSidecar's is another", name, properties[name])
+		}
+	}
+	if uid := properties["IgnoredUID"]; task.ProxyConfiguration.ContainerName != proxy.Name || proxy.User != uid+":"+uid {
+		t.Errorf("the platform leaves uid %s alone, and the proxy's user is %s", uid, proxy.User)
+	}
+	for _, ip := range []string{"169.254.170.2", "169.254.169.254"} {
+		if !strings.Contains(properties["EgressIgnoredIPs"], ip) {
+			t.Errorf("%s, which the proxy lets nobody reach, is redirected", ip)
+		}
+	}
+	if drop := app.LinuxParameters.Capabilities.Drop; app.User != "1000:1000" || !slices.Equal(drop, []string{"ALL"}) || len(app.Environment) > 0 {
+		t.Errorf("the application is %s, drops %v, has %v", app.User, drop, app.Environment)
+	}
 }
 
 // TestTaskDefinitionsByAWSModel holds the examples against the API's own

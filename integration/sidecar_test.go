@@ -51,7 +51,7 @@ func newSidecar(t *testing.T, w *world) (*internet, *rig) {
 			n.in(n.client, append([]string{need(t, command), "-t", "nat"}, strings.Fields(rule)...)...)
 		}
 	}
-	r := n.transparent(w, n.client, "redirect", unprivileged(t, filepath.Dir(w.dir), built, w.dir)...)
+	r := n.transparent(w, n.client, "redirect", []string{"127.0.0.1:15001", "[::1]:15001"}, unprivileged(t, filepath.Dir(w.dir), built, w.dir)...)
 	return n, r
 }
 

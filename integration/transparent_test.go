@@ -86,14 +86,18 @@ const transparentRules = `
 `
 
 // transparent starts the origin's servers, and the proxy in a namespace.
-func (n *internet) transparent(w *world, ns, original string, under ...string) *rig {
+func (n *internet) transparent(w *world, ns, original string, addresses []string, under ...string) *rig {
 	n.t.Helper()
 	for name, addr := range map[string]string{"site.test": netOrigin, "six-site.test": net6Origin, "metadata.test": "169.254.169.253"} {
 		w.name(name, addr)
 	}
 	cert, key := w.pemFiles(w.certificate("site.test", "six-site.test"))
 	n.serve(n.origin, need(n.t, "python3"), "-c", servers, cert, key)
-	return w.serve(transparentRules, setting("listeners", []any{map[string]any{"address": ":15001", "original_destination": original}}), func(c *rigConfig) {
+	var listeners []any
+	for _, a := range addresses {
+		listeners = append(listeners, map[string]any{"address": a, "original_destination": original})
+	}
+	return w.serve(transparentRules, setting("listeners", listeners), func(c *rigConfig) {
 		c.under = append([]string{"ip", "netns", "exec", ns}, under...)
 	})
 }
@@ -137,7 +141,7 @@ func TestRoads(t *testing.T) {
 				n.ip(append([]string{"-n", n.router}, args...)...)
 			}
 			w := newWorld(t)
-			r := n.transparent(w, n.router, way.original)
+			r := n.transparent(w, n.router, way.original, []string{":15001"})
 			for _, f := range families() {
 				t.Run(f.name, func(t *testing.T) { n.with(t).travel(w, r, f) })
 			}

@@ -6,11 +6,14 @@
 // conn.go tells it; this is the plot.
 //
 //	accept    listen.go    count it against the limits; tune it
+//	aim       original.go  at whom it was aimed, where the listener asks
 //	sniff     conn.go      the first byte tells TLS (0x16) from HTTP (a letter)
 //	name      hello.go     raw TLS: the server_name of the ClientHello
 //	          connect.go   CONNECT: the authority
 //	          http.go      plain HTTP: the URL's authority, or Host
 //	          plain.go     the same, for the requests that net/http need not read
+//	transparent.go         no name: the address that it was aimed at, where a
+//	                       cidrs rule lists that; sent.go knows what comes back
 //	decide    attempt.go   pure, before any lookup: a lookup is itself a way out
 //	resolve   gate.go      the proxy's own resolver; the client's choice of
 //	                       address is never used

@@ -239,7 +239,11 @@ func fromText(from, to reflect.Type, data any) (any, error) {
 	text := reflect.ValueOf(data).String()
 	switch {
 	case to == reflect.TypeFor[Listener]():
-		return map[string]any{"address": text}, nil
+		entry, _, _ := listenerOf(text) // checked before
+		return entry, nil
+	case to == reflect.TypeFor[Credential]():
+		principal, secret, _ := strings.Cut(text, "=")
+		return map[string]any{"principal": principal, "secret": secret}, nil
 	case to == reflect.TypeFor[Cluster]():
 		return map[string]any{"cluster": text}, nil
 	case to.Kind() == reflect.Slice:
@@ -316,6 +320,10 @@ func namedSources(flags *pflag.FlagSet, env map[string]string, file *configFile)
 		if strings.HasPrefix(s.key, "inspect.") {
 			all = append(all, env[s.env])
 		}
+	}
+	for _, pair := range splitList(env["SALLYPORT_CREDENTIALS"]) {
+		_, secret, _ := strings.Cut(pair, "=")
+		all = append(all, secret)
 	}
 	if file != nil {
 		all = append(all, file.sources...)

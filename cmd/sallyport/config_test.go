@@ -293,6 +293,7 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"inspect.origin_ca_file": "env:SALLYPORT_ROOTS", "identity.ecs.clusters": "prod", "identity.metadata": "off",
 		"identity.ecs.events_queue": "https://sqs.us-east-1.amazonaws.com/111122223333/q", "drain.wait_for_task": "true",
 		"dns.address": ":53", "dns.answer": "203.0.113.10", "dns.refused": "refused",
+		"credentials": "payments=file:secret",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},

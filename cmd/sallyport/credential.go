@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -34,6 +35,18 @@ func credentialEntries() kind {
 	}
 	return kind{
 		want: "a list of mappings, such as [{principal: payments, secret: env:PAYMENTS_SECRET}]", list: true, tag: tagText,
+		// In a variable, each is PRINCIPAL=REFERENCE.
+		check: func(s string) (string, string) {
+			const hint = "write PRINCIPAL=REFERENCE, such as payments=env:PAYMENTS_SECRET; commas between several"
+			name, ref, _ := strings.Cut(s, "=")
+			if wrong, _ := principal.check(name); wrong != "" {
+				return "a principal has no name", hint
+			}
+			if wrong, _ := secret.check(ref); wrong != "" {
+				return "what stands for a secret is not a reference", hint // and may be the secret: it is not quoted
+			}
+			return "", ""
+		},
 		fields: []field{{name: "principal", kind: principal, required: true}, {name: "secret", kind: secret, required: true}},
 	}
 }

@@ -55,6 +55,45 @@ listeners:
 	}
 }
 
+// TestListenersInVariables: on Fargate there is no file to write them in.
+func TestListenersInVariables(t *testing.T) {
+	l, talk := load(t, "", []string{
+		"SALLYPORT_LISTENERS=127.0.0.1:1?original_destination=redirect, :2?proxy_protocol=required&proxy_from=10.0.16.0/20&proxy_from=2001:db8::/32,[::1]:3",
+		"SALLYPORT_CREDENTIALS=payments=env:SALLYPORT_PAYMENTS,batch=secretsmanager:egress/batch", "SALLYPORT_PAYMENTS=x",
+	})
+	if talk != "" {
+		t.Fatal(talk)
+	}
+	want := []Listener{
+		{Address: "127.0.0.1:1", OriginalDestination: "redirect"},
+		{Address: ":2", ProxyProtocol: "required", ProxyFrom: []string{"10.0.16.0/20", "2001:db8::/32"}},
+		{Address: "[::1]:3"},
+	}
+	if diff := cmp.Diff(want, l.Listeners); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]Credential{{"payments", "env:SALLYPORT_PAYMENTS"}, {"batch", "secretsmanager:egress/batch"}}, l.Credentials); diff != "" {
+		t.Error(diff)
+	}
+	for text, want := range map[string]string{
+		"SALLYPORT_LISTENERS=:1?original_destnation=redirect":                              `did you mean "original_destination"?`,
+		"SALLYPORT_LISTENERS=:1?original_destination=nat":                                  `"nat" is not one of redirect, tproxy`,
+		"SALLYPORT_LISTENERS=:1?original_destination=tproxy&original_destination=redirect": "is there twice",
+		"SALLYPORT_LISTENERS=:1?proxy_protocol=required":                                   "no proxy_from",
+		"SALLYPORT_LISTENERS=:1?proxy_protocol=required&proxy_from=10.0.0.1":               "not a CIDR prefix",
+		"SALLYPORT_LISTENERS=:1?":                                                          `a listener has no ""`,
+		"SALLYPORT_LISTENERS=?original_destination=redirect":                               "is not an address and port",
+		"SALLYPORT_CREDENTIALS=payments":                                                   "what stands for a secret is not a reference",
+		"SALLYPORT_CREDENTIALS=payments=hush-hush-hush-hush":                               "is not a reference",
+		"SALLYPORT_CREDENTIALS=payments:hush":                                              "is not a reference",
+		"SALLYPORT_CREDENTIALS==env:A":                                                     "a principal has no name",
+	} {
+		if _, talk := load(t, "", []string{text}); !strings.Contains(talk, want) || strings.Contains(talk, "hush") {
+			t.Errorf("%s: %s", text, talk)
+		}
+	}
+}
+
 // secretOf is long enough to be one.
 func secretOf(name string) string { return name + strings.Repeat("-hush", 4) }
 

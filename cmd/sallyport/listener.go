@@ -4,20 +4,65 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/proxy"
 )
 
 func listeners() kind {
 	return kind{
-		want: `a list of mappings, such as [{address: ":3128"}]`, list: true, tag: tagText, check: address().check,
-		fields: []field{
-			{name: "address", kind: address(), required: true},
-			{name: "proxy_protocol", kind: word("required", "optional")},
-			{name: "proxy_from", kind: prefixes()},
-			{name: "original_destination", kind: word("redirect", "tproxy")},
+		want: `a list of mappings, such as [{address: ":3128"}]`, list: true, tag: tagText, fields: listenerFields(),
+		check: func(s string) (string, string) {
+			_, wrong, hint := listenerOf(s)
+			return wrong, hint
 		},
 	}
+}
+
+func listenerFields() []field {
+	return []field{
+		{name: "address", kind: address(), required: true},
+		{name: "proxy_protocol", kind: word("required", "optional")},
+		{name: "proxy_from", kind: prefixes()},
+		{name: "original_destination", kind: word("redirect", "tproxy")},
+	}
+}
+
+// listenerOf reads a listener as a variable or flag holds it: the address and,
+// behind a question mark, its other fields, as ":15001?original_destination=redirect".
+func listenerOf(text string) (entry map[string]any, wrong, hint string) {
+	addr, rest, more := strings.Cut(text, "?")
+	if wrong, hint = address().check(addr); wrong != "" {
+		return nil, wrong, hint
+	}
+	entry = map[string]any{"address": addr}
+	if !more {
+		return entry, "", ""
+	}
+	fields := listenerFields()[1:]
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	for pair := range strings.SplitSeq(rest, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		i := slices.Index(names, name)
+		if i < 0 {
+			return nil, fmt.Sprintf("%q: a listener has no %q", text, name), unknownKeyHint(name, names)
+		}
+		if wrong, hint = fields[i].kind.check(value); wrong != "" {
+			return nil, fmt.Sprintf("%q: %s: %s", text, name, wrong), hint
+		}
+		if many, _ := entry[name].([]string); fields[i].kind.list {
+			entry[name] = append(many, value)
+		} else if _, twice := entry[name]; twice {
+			return nil, fmt.Sprintf("%q: %s is there twice", text, name), "keep one of the two"
+		} else {
+			entry[name] = value
+		}
+	}
+	return entry, "", ""
 }
 
 // prefixes are the addresses of those who are believed what they say of

@@ -84,7 +84,7 @@ func settings() []setting {
 	all = append(all, dnsSettings()...)
 	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {
-		if s.env == "" && s.key != "resolver.hosts" && s.key != "credentials" { // pairs do not fit a variable
+		if s.env == "" && s.key != "resolver.hosts" { // names with addresses do not fit a variable
 			all[i].env = "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
 		}
 	}
