@@ -243,18 +243,23 @@ func TestStop(t *testing.T) {
 // TestTaken: a port that is taken for either protocol is an error, and leaves
 // nothing open.
 func TestTaken(t *testing.T) {
-	taken, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Another process may hold the same number by TCP, and never five in a row.
+	for range 5 {
+		taken, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		s, _ := newServer(t, func(c *Config, _ *Deps) { c.Address = taken.LocalAddr().String() })
+		if err := s.Listen(t.Context()); err == nil {
+			t.Fatal("two servers on one port")
+		}
+		ln, err := net.Listen("tcp", taken.LocalAddr().String())
+		if err == nil {
+			ln.Close()
+			return
+		}
+		t.Log(err)
 	}
-	defer taken.Close()
-	s, _ := newServer(t, func(c *Config, _ *Deps) { c.Address = taken.LocalAddr().String() })
-	if err := s.Listen(t.Context()); err == nil {
-		t.Fatal("two servers on one port")
-	}
-	ln, err := net.Listen("tcp", taken.LocalAddr().String())
-	if err != nil {
-		t.Fatalf("the failed server left its socket open: %v", err)
-	}
-	ln.Close()
+	t.Error("the failed server leaves its socket open")
 }
