@@ -85,7 +85,7 @@ type home struct {
 func homes() []home {
 	return []home{
 		{"github.com/aws/aws-sdk-go-v2", []string{"cmd/sallyport/awsconfig.go", "cmd/sallyport/awssecret.go", "cmd/sallyport/policyaws.go", "cmd/sallyport/policyawss3.go", "cmd/sallyport/policyawsssm.go", "proxy/identity/ecs/"}},
-		{"github.com/aws/smithy-go/logging", []string{"proxy/identity/ecs/"}},
+		{"github.com/aws/smithy-go/logging", []string{"cmd/sallyport/awsconfig.go", "proxy/identity/ecs/"}},
 		{"github.com/coder/websocket", nil},
 		{"github.com/elazarl/goproxy", []string{"proxy/connect.go", "proxy/front.go", "proxy/http.go", "integration/bench/peers/"}},
 		{"github.com/go-viper/mapstructure/v2", []string{"cmd/sallyport/config.go"}},

@@ -25,9 +25,9 @@ func readSecret(ctx context.Context, id string) ([]byte, error) {
 	if region := secretRegion(id); region != "" {
 		options = append(options, config.WithRegion(region))
 	}
-	cfg, err := awsConfig(ctx, options...)
+	cfg, err := awsConfig(ctx, directClient(), options...)
 	if err != nil {
-		return nil, fmt.Errorf("secret %s: AWS configuration: %w", id, err)
+		return nil, fmt.Errorf("secret %s: %w", id, err)
 	}
 	if cfg.Region == "" {
 		return nil, fmt.Errorf("secret %s: no AWS Region is known: name the secret by its ARN, or set AWS_REGION", id)

@@ -134,8 +134,11 @@ func (l *loaded) callers(ctx context.Context, log zerolog.Logger) (*callers, err
 	}
 	cfg := l.ecsConfig()
 	cfg.Logger = log
-	var err error
-	if c.clusters, err = ecs.New(ctx, cfg); err != nil {
+	sdk, err := identityConfig(ctx, log)
+	if err == nil {
+		c.clusters, err = ecs.New(cfg, sdk)
+	}
+	if err != nil {
 		return nil, refuse("", "identity.ecs (%s): %w", l.origins["identity.ecs.clusters"], err)
 	}
 	return c, nil

@@ -30,7 +30,7 @@ func newFetcher(s source, session *awsSession) fetcher {
 func (s *awsSession) signing(ctx context.Context) (aws.Config, error) {
 	cfg, err := s.config(ctx)
 	if err != nil {
-		return cfg, &sourceError{class: "configuration", err: fmt.Errorf("AWS configuration: %w", err)}
+		return cfg, &sourceError{class: "configuration", err: err}
 	}
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return cfg, &sourceError{

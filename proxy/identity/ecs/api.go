@@ -2,8 +2,6 @@ package ecs
 
 import (
 	"context"
-	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,9 +9,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
@@ -42,20 +37,8 @@ func (l sdkLog) Logf(_ sdklog.Classification, format string, args ...any) {
 	l.log.Debug().Str("from", "AWS SDK").Msgf(format, args...)
 }
 
-// awsConfig returns the SDK's configuration. It asks AWS directly: HTTPS_PROXY
-// in the proxy's own environment may well be the proxy itself.
-func awsConfig(ctx context.Context, log zerolog.Logger) (aws.Config, error) {
-	client := awshttp.NewBuildableClient().WithTimeout(30 * time.Second). // longer than a long poll
-										WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithLogger(sdkLog{log}),
-		// The one client that the SDK makes for itself: it would ask
-		// HTTP_PROXY for the task's credentials, at 169.254.170.2.
-		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
-	if err != nil {
-		return cfg, fmt.Errorf("AWS configuration: %w", err)
-	}
-	return cfg, nil
-}
+// SDKLogger returns what takes the SDK's own lines, for its configuration.
+func SDKLogger(log zerolog.Logger) sdklog.Logger { return sdkLog{log} }
 
 // api is what a watcher asks of ECS.
 type api struct {

@@ -24,20 +24,12 @@ type Directory struct {
 	began    time.Time
 }
 
-// New makes a Directory. It reads the SDK's configuration (environment and
-// files) and asks nobody anything.
-func New(ctx context.Context, cfg Config) (*Directory, error) {
+// New makes a Directory that asks with sdk, which must go to AWS directly. It
+// asks nobody anything yet.
+func New(cfg Config, sdk aws.Config) (*Directory, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	sdk, err := awsConfig(ctx, cfg.Logger)
-	if err != nil {
-		return nil, err
-	}
-	return newDirectory(cfg, sdk)
-}
-
-func newDirectory(cfg Config, sdk aws.Config) (*Directory, error) {
 	d := &Directory{patience: defaultPatience, reg: newRegistry(), at: make(map[string][]*watcher), began: time.Now()}
 	if cfg.Patience > 0 {
 		d.patience = cfg.Patience

@@ -461,7 +461,7 @@ func TestNotKnownFromTheStart(t *testing.T) {
 			t.Errorf("an empty cluster is known: %s", s)
 		}
 	})
-	d, err := newDirectory(Config{Clusters: []Cluster{{Cluster: "prod"}}}, sdk(proxytest.NewAWS()))
+	d, err := New(Config{Clusters: []Cluster{{Cluster: "prod"}}}, sdk(proxytest.NewAWS()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -582,10 +582,10 @@ func TestConfigurationFaults(t *testing.T) {
 	}
 	noRegion := sdk(proxytest.NewAWS())
 	noRegion.Region = ""
-	if _, err := newDirectory(Config{Clusters: []Cluster{ok}}, noRegion); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+	if _, err := New(Config{Clusters: []Cluster{ok}}, noRegion); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("without a Region: %v", err)
 	}
-	if _, err := newDirectory(Config{Clusters: []Cluster{{Cluster: "x", Region: "us-east-1"}}, EventsQueue: "http://localhost/q"}, noRegion); err == nil || !strings.Contains(err.Error(), "events_queue") {
+	if _, err := New(Config{Clusters: []Cluster{{Cluster: "x", Region: "us-east-1"}}, EventsQueue: "http://localhost/q"}, noRegion); err == nil || !strings.Contains(err.Error(), "events_queue") {
 		t.Errorf("a queue without a Region: %v", err)
 	}
 }

@@ -71,11 +71,8 @@ func start(t *testing.T, fake *proxytest.AWS, cfg Config) (*desk, func()) {
 	}
 	d := &desk{t: t, fake: fake, log: new(buffer)}
 	cfg.Logger = zerolog.New(d.log)
-	if err := cfg.Validate(); err != nil {
-		t.Fatal(err)
-	}
 	var err error
-	if d.Directory, err = newDirectory(cfg, sdk(fake)); err != nil {
+	if d.Directory, err = New(cfg, sdk(fake)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

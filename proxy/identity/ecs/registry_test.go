@@ -148,7 +148,7 @@ func one(i int, version int64, gone bool) described {
 // filled is a Directory that knows n tasks and does not run.
 func filled(tb testing.TB, n int) *Directory {
 	tb.Helper()
-	d, err := newDirectory(Config{Clusters: []Cluster{{Cluster: "prod"}}}, sdk(proxytest.NewAWS()))
+	d, err := New(Config{Clusters: []Cluster{{Cluster: "prod"}}}, sdk(proxytest.NewAWS()))
 	if err != nil {
 		tb.Fatal(err)
 	}
