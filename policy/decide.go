@@ -152,11 +152,15 @@ func (s *search) answer(q *Query, d *Decision) {
 }
 
 // enforcement says on whose word a query is answered.
-func (q *Query) enforcement() Enforcement {
-	if q.S3 != nil {
+func (q *Query) enforcement() Enforcement { return EnforcementBy(q.Via, q.S3 != nil) }
+
+// EnforcementBy says on whose word an attempt is judged that came in by via,
+// and whether the request inside its TLS was seen; "" when nothing was learned.
+func EnforcementBy(via Via, inspected bool) Enforcement {
+	if inspected {
 		return EnforcementInspect
 	}
-	switch q.Via {
+	switch via {
 	case ViaConnect:
 		return EnforcementConnect
 	case ViaHTTP:

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -205,18 +204,9 @@ func (r *reader) readRevisions(n *yaml.Node) []revisionRange {
 
 func (r *reader) readRevision(n *yaml.Node) (revisionRange, bool) {
 	const hint = `write a number like 7, or a range in quotes like "7-9", or "7-" for 7 and above`
-	tag := n.ShortTag()
-	if n.Kind != yaml.ScalarNode || (tag != "!!int" && tag != "!!str") {
-		what := kindOf(n)
-		if tag == "!!float" {
-			what = n.Value
-		}
-		r.fail(n, hint, "a revision must be a whole number or a range, not %s", what)
+	low, high, ranged, ok := r.ends(n, "revision", hint)
+	if !ok {
 		return revisionRange{}, false
-	}
-	low, high, ranged := strings.Cut(n.Value, "-")
-	if !ranged {
-		high = low
 	}
 	from, okFrom := parseRevision(low)
 	to, okTo := parseRevision(high)

@@ -116,22 +116,31 @@ func (r *reader) readPorts(n *yaml.Node) []portRange {
 	return merged
 }
 
-func (r *reader) readPort(n *yaml.Node) (portRange, bool) {
-	const hint = `write a number like 443, or a range in quotes like "8000-8100"`
+// ends splits what is a whole number or a range into its two ends, which are
+// the same for a number.
+func (r *reader) ends(n *yaml.Node, noun, hint string) (low, high string, ranged, ok bool) {
 	tag := n.ShortTag()
 	if n.Kind != yaml.ScalarNode || (tag != "!!int" && tag != "!!str") {
 		what := kindOf(n)
 		if tag == "!!float" {
 			what = n.Value
 		}
-		r.fail(n, hint, "a port must be a whole number or a range, not %s", what)
-		return portRange{}, false
+		r.fail(n, hint, "a %s must be a whole number or a range, not %s", noun, what)
+		return "", "", false, false
 	}
-	low, high, ranged := strings.Cut(n.Value, "-")
-	if !ranged {
+	if low, high, ranged = strings.Cut(n.Value, "-"); !ranged {
 		high = low
 	}
-	if tag == "!!str" && !ranged {
+	return low, high, ranged, true
+}
+
+func (r *reader) readPort(n *yaml.Node) (portRange, bool) {
+	const hint = `write a number like 443, or a range in quotes like "8000-8100"`
+	low, high, ranged, ok := r.ends(n, "port", hint)
+	if !ok {
+		return portRange{}, false
+	}
+	if n.ShortTag() == "!!str" && !ranged {
 		r.fail(n, "write the number without quotes", "a port must be a number or a range, not %q", n.Value)
 		return portRange{}, false
 	}

@@ -20,17 +20,5 @@ func (r *Record) Duration() time.Duration {
 // nothing was learned. An S3 bucket judged by "connect" or "sni" is advisory:
 // S3 routes by the Host inside TLS.
 func (r *Record) Enforcement() string {
-	if r.Inspected {
-		return "inspect"
-	}
-	switch r.Via {
-	case policy.ViaConnect:
-		return "connect"
-	case policy.ViaHTTP:
-		return "http"
-	case policy.ViaTLS:
-		return "sni"
-	case policy.ViaUnknown, policy.ViaTCP, policy.ViaDNS:
-	}
-	return ""
+	return string(policy.EnforcementBy(r.Via, r.Inspected))
 }
