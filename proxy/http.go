@@ -246,15 +246,7 @@ func (ex *exchange) outgoing(r *http.Request) *http.Request {
 // keepPath makes the path go out byte for byte as it came in, where net/url
 // would write it another way.
 func keepPath(u *url.URL, target string) {
-	path := target
-	if i := strings.Index(target, "://"); i >= 0 && !strings.HasPrefix(target, "/") {
-		slash := strings.IndexAny(target[i+3:], "/?")
-		if slash < 0 || target[i+3+slash] == '?' {
-			return
-		}
-		path = target[i+3+slash:]
-	}
-	path, _, _ = strings.Cut(path, "?")
+	path, _, _ := strings.Cut(pathOf(target), "?")
 	// An opaque part that begins with two slashes would be read as an authority.
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && path != u.EscapedPath() {
 		u.Opaque = path

@@ -6,7 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -69,18 +69,11 @@ func (c *conn) tellInside(a *attempt, hello []byte, r *refusal) {
 		return
 	}
 	ans := answerS3(a, r)
-	ans.header.Set("Connection", "close")
-	ans.header.Set("Content-Length", strconv.Itoa(len(ans.body)))
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 " + strconv.Itoa(ans.status) + " " + http.StatusText(ans.status) + "\r\n")
-	if ans.header.Write(&b) != nil {
-		return
+	resp := http.Response{
+		StatusCode: ans.status, ProtoMajor: 1, ProtoMinor: 1, Header: ans.header, Request: request, Close: true,
+		ContentLength: int64(len(ans.body)), Body: io.NopCloser(strings.NewReader(ans.body)),
 	}
-	b.WriteString("\r\n")
-	if request.Method != http.MethodHead {
-		b.WriteString(ans.body)
-	}
-	if _, err := inner.Write(b.Bytes()); err != nil || inner.CloseWrite() != nil {
+	if resp.Write(inner) != nil || inner.CloseWrite() != nil {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, inner, maxLinger) // else a client that still sends is reset before it has read

@@ -57,19 +57,12 @@ func (t *tunnel) run(preface []byte) {
 	if t.bound = t.flight != nil; !t.bound {
 		t.flight = a.s.live.take(a.query, a.decision.Mode, client, origin)
 	}
-	opened := false
-	defer func() {
-		if !opened { // a panic: carry does not see to what is open yet
-			a.s.live.land(t.flight)
-			t.close()
-		}
-	}()
+	defer t.salvage() // until carry sees to it
 	if !t.bound {
 		a.reconsider(t.flight)
 		t.flight.tunnel.Store(t)
 	}
 	a.open()
-	opened = true
 	n, err := origin.Write(preface)
 	t.up.n = int64(n)
 	if err != nil {
