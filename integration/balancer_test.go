@@ -254,7 +254,7 @@ for scheme in "https", "http":
 	t.Run("java", func(t *testing.T) {
 		path, err := exec.LookPath("javac")
 		if err != nil {
-			t.Skipf("needs a JDK: %v", err)
+			missing(t, "a JDK: %v", err)
 		}
 		program := filepath.Join(t.TempDir(), "Ask.java")
 		writeFile(t, program, `

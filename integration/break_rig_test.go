@@ -123,6 +123,11 @@ func (s *stream) order(order string) error {
 	if _, err := io.WriteString(s, order+"\n"); err != nil {
 		return err
 	}
+	return s.ready(order)
+}
+
+// ready waits until the origin has taken the order.
+func (s *stream) ready(order string) error {
 	text, err := s.in.(*bufio.Reader).ReadString('\n')
 	if text != "ready\n" {
 		return fmt.Errorf("%s: the origin says %q, %w", order, text, err)
@@ -184,12 +189,7 @@ func (s *stream) hello(host, order string) error {
 	if err != nil {
 		return err
 	}
-	text, err := s.in.(*bufio.Reader).ReadString('\n')
-	if text != "ready\n" {
-		return fmt.Errorf("%s: the origin says %q, %w", order, text, err)
-	}
-	s.status = http.StatusOK
-	return nil
+	return s.ready(order)
 }
 
 func openUpgrade(proxy, host, order string) (*stream, error) {
@@ -211,25 +211,32 @@ func openHTTP(proxy, host, order string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	verb, id, _ := strings.Cut(order, " ")
-	if verb == "up" {
-		_, err := fmt.Fprintf(s, "PUT http://%s/%s HTTP/1.1\r\nHost: %[1]s\r\nContent-Length: %[3]d\r\n\r\n", host, id, transferSize)
-		s.status = http.StatusOK
-		s.answer = func() (string, error) {
-			resp, err := http.ReadResponse(s.in.(*bufio.Reader), nil)
-			if err != nil {
-				return "", err
-			}
-			text, err := io.ReadAll(resp.Body)
-			return string(text), err
-		}
-		return s, err
-	}
-	resp, err := s.ask(fmt.Sprintf("GET http://%s/%s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", host, id), http.MethodGet)
-	if err == nil {
-		s.in = resp.Body
-	}
+	err = s.transfer("http://"+host, host, order)
 	return s, err
+}
+
+// transfer gives the order as an HTTP request: a PUT or a GET of its ID, below
+// base.
+func (s *stream) transfer(base, host, order string) error {
+	verb, id, _ := strings.Cut(order, " ")
+	if verb != "up" {
+		resp, err := s.ask(fmt.Sprintf("GET %s/%s HTTP/1.1\r\nHost: %s\r\n\r\n", base, id, host), http.MethodGet)
+		if err == nil {
+			s.in = resp.Body
+		}
+		return err
+	}
+	_, err := fmt.Fprintf(s, "PUT %s/%s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", base, id, host, transferSize)
+	s.status = http.StatusOK
+	s.answer = func() (string, error) {
+		resp, err := http.ReadResponse(s.in.(*bufio.Reader), nil)
+		if err != nil {
+			return "", err
+		}
+		text, err := io.ReadAll(resp.Body)
+		return string(text), err
+	}
+	return err
 }
 
 // transferSize is how many bytes a transfer carries. Half of them fill no

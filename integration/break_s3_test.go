@@ -58,24 +58,7 @@ func openInspected(roots *x509.CertPool, connect bool) func(string, string, stri
 		if err != nil {
 			return nil, err
 		}
-		verb, id, _ := strings.Cut(order, " ")
-		if verb == "up" {
-			_, err := fmt.Fprintf(s, "PUT /%s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", id, host, transferSize)
-			s.status = http.StatusOK
-			s.answer = func() (string, error) {
-				resp, err := http.ReadResponse(s.in.(*bufio.Reader), nil)
-				if err != nil {
-					return "", err
-				}
-				text, err := io.ReadAll(resp.Body)
-				return string(text), err
-			}
-			return s, err
-		}
-		resp, err := s.ask(fmt.Sprintf("GET /%s HTTP/1.1\r\nHost: %s\r\n\r\n", id, host), http.MethodGet)
-		if err == nil {
-			s.in = resp.Body
-		}
+		err = s.transfer("", host, order)
 		return s, err
 	}
 }
@@ -230,33 +213,7 @@ func TestBreakS3Reload(t *testing.T) {
 // where it was in the end.
 func TestBreakS3Soak(t *testing.T) {
 	total := extent(t, "s3_soak", 1500, 100_000)
-	s := newS3Soak(t)
-	fresh := s.settled(nil)
-	s.run(total / 2) // what is allocated once is allocated now
-	before := s.settled(fresh)
-	s.ended(before)
-	s.run(total - total/2)
-	after := s.settled(fresh)
-	t.Logf("%d connections: %s", total, s.counts())
-	for _, name := range []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes"} {
-		t.Logf("%s: %.0f before the first, %.0f after half, %.0f after all", name, fresh[name], before[name], after[name])
-	}
-	for _, name := range []string{"go_goroutines", "process_open_fds"} {
-		if grown := after[name] - fresh[name]; grown > soakSlack || grown < -soakSlack {
-			t.Errorf("%s changed by %.0f", name, grown)
-		}
-	}
-	s.ended(after)
-	var records float64
-	for i, k := range s.kinds {
-		records += float64(s.made[i].Load()) * k.records
-	}
-	if n := after["sallyport_flows_total"]; n != records && !t.Failed() {
-		t.Errorf("%.0f attempts are counted, want %.0f", n, records)
-	}
-	if grown := after["process_resident_memory_bytes"] - before["process_resident_memory_bytes"]; grown > before["process_resident_memory_bytes"]*.05+2*soakAllowance {
-		t.Errorf("resident memory grew by %.1f MiB in the second half", grown/(1<<20))
-	}
+	newS3Soak(t).repays(total, total/2, 2*soakAllowance)
 }
 
 // s3SoakOrigin answers as paths say.

@@ -373,7 +373,7 @@ func fullFileSystem(t *testing.T) outlet {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
 		if errors.Is(err, syscall.EPERM) {
-			t.Skip("needs the right to mount a file system")
+			missing(t, "the right to mount a file system: %v", err)
 		}
 		t.Fatal(err)
 	}

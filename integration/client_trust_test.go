@@ -196,7 +196,7 @@ func TestTrust(t *testing.T) {
 	t.Run("java", func(t *testing.T) {
 		javac, err := exec.LookPath("javac")
 		if err != nil {
-			t.Skipf("needs a JDK: %v", err)
+			missing(t, "a JDK: %v", err)
 		}
 		host, port, err := net.SplitHostPort(tr.proxy)
 		if err != nil {

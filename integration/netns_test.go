@@ -147,6 +147,24 @@ func (n *internet) curl(w *world, args ...string) result {
 	return command{path: need(n.t, "ip"), args: append(all, args...)}.run(n.t)
 }
 
+// web serves, at the origin, a page over HTTP and over TLS.
+func (n *internet) web(t *testing.T, certFile, keyFile string) {
+	t.Helper()
+	www := t.TempDir()
+	writeFile(t, filepath.Join(www, "page"), strings.Repeat("the true origin\n", 1000))
+	n.start(n.origin, need(t, "python3"), "-c", fmt.Sprintf(`
+import functools, http.server, ssl, threading
+h = functools.partial(http.server.SimpleHTTPRequestHandler, directory=%q)
+plain = http.server.ThreadingHTTPServer((%q, 80), h)
+tls = http.server.ThreadingHTTPServer((%q, 443), h)
+c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+c.load_cert_chain(%q, %q)
+tls.socket = c.wrap_socket(tls.socket, server_side=True)
+threading.Thread(target=plain.serve_forever, daemon=True).start()
+tls.serve_forever()
+`, www, netOrigin, netOrigin, certFile, keyFile))
+}
+
 // TestTransparent shows the gateway: a client that knows of no proxy, and
 // whose own idea of the names' addresses is false, reaches what the policy
 // allows, at the proxy's idea of the address, and nothing else.
@@ -164,19 +182,7 @@ table inet sallyport {
 	w.name("six-site.test", netOrigin)
 	w.name("metadata.test", "169.254.169.254")
 	certFile, keyFile := w.pemFiles(w.certificate("site.test", "six-site.test"))
-	www := t.TempDir()
-	writeFile(t, filepath.Join(www, "page"), strings.Repeat("the true origin\n", 1000))
-	n.start(n.origin, need(t, "python3"), "-c", fmt.Sprintf(`
-import functools, http.server, ssl, threading
-h = functools.partial(http.server.SimpleHTTPRequestHandler, directory=%q)
-plain = http.server.ThreadingHTTPServer((%q, 80), h)
-tls = http.server.ThreadingHTTPServer((%q, 443), h)
-c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-c.load_cert_chain(%q, %q)
-tls.socket = c.wrap_socket(tls.socket, server_side=True)
-threading.Thread(target=plain.serve_forever, daemon=True).start()
-tls.serve_forever()
-`, www, netOrigin, netOrigin, certFile, keyFile))
+	n.web(t, certFile, keyFile)
 	rules := `
   - {name: site, hosts: [site.test, six-site.test, metadata.test], resolves_to: [192.0.2.0/24]}
   - {name: plain, hosts: [site.test], protocol: http, resolves_to: [192.0.2.0/24]}

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,19 +85,7 @@ func TestSteering(t *testing.T) {
 	steeredClient(t, n)
 	w := newWorld(t)
 	certFile, keyFile := w.pemFiles(w.certificate("site.test", "plain.test"))
-	www := t.TempDir()
-	writeFile(t, filepath.Join(www, "page"), strings.Repeat("the true origin\n", 1000))
-	n.start(n.origin, need(t, "python3"), "-c", fmt.Sprintf(`
-import functools, http.server, ssl, threading
-h = functools.partial(http.server.SimpleHTTPRequestHandler, directory=%q)
-plain = http.server.ThreadingHTTPServer((%q, 80), h)
-tls = http.server.ThreadingHTTPServer((%q, 443), h)
-c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-c.load_cert_chain(%q, %q)
-tls.socket = c.wrap_socket(tls.socket, server_side=True)
-threading.Thread(target=plain.serve_forever, daemon=True).start()
-tls.serve_forever()
-`, www, netOrigin, netOrigin, certFile, keyFile))
+	n.web(t, certFile, keyFile)
 	lookups := filepath.Join(t.TempDir(), "lookups")
 	n.start(n.origin, need(t, "python3"), "-c", nameServer, netOrigin,
 		"site.test="+netOrigin+",plain.test="+netOrigin+",evil.test="+netOrigin+",loop.test="+netRouterIn, lookups)

@@ -105,11 +105,21 @@ func TestConstraintsByGo(t *testing.T) {
 	}
 }
 
-func TestConstraintsByOpenSSL(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skipf("needs openssl: %v", err)
+// tool returns the path of a program. In CI it must be there.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if ci := os.Getenv("CI"); err != nil && ci != "" && ci != "false" {
+		t.Fatalf("needs %s: %v", name, err)
 	}
+	if err != nil {
+		t.Skipf("needs %s: %v", name, err)
+	}
+	return path
+}
+
+func TestConstraintsByOpenSSL(t *testing.T) {
+	openssl := tool(t, "openssl")
 	for name, tt := range constraints() {
 		t.Run(name, func(t *testing.T) {
 			m := madeFor(t, tt.partitions, tt.regions, tt.permits)
@@ -232,10 +242,7 @@ func TestBundleReplaces(t *testing.T) {
 
 // TestTrustStore holds the Java trust store against Java's own reader.
 func TestTrustStore(t *testing.T) {
-	keytool, err := exec.LookPath("keytool")
-	if err != nil {
-		t.Skipf("needs a JDK: %v", err)
-	}
+	keytool := tool(t, "keytool")
 	m := madeFor(t, nil, nil, nil)
 	path := filepath.Join(t.TempDir(), "t.jks")
 	public, _, err := new(trustBundle).publicRoots(t.Context(), builtin, time.Now())
