@@ -249,7 +249,7 @@ func TestTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer taken.Close()
+		t.Cleanup(func() { taken.Close() })
 		s, _ := newServer(t, func(c *Config, _ *Deps) { c.Address = taken.LocalAddr().String() })
 		if err := s.Listen(t.Context()); err == nil {
 			t.Fatal("two servers on one port")
