@@ -210,6 +210,11 @@ func panicOnce(t *testing.T, stage, way string, outcome flow.Outcome, addrs []st
 		t.Fatal("nothing panicked")
 	}
 	waitFor(t, func() bool { return len(r.live.list()) == 1 })
+	defer func() {
+		if t.Failed() {
+			listHeld(t, goroutines, descriptors)
+		}
+	}()
 	waitFor(t, func() bool { return runtime.NumGoroutine() <= goroutines && countDescriptors(t) <= descriptors })
 	if outcome != "" {
 		if rec := r.events.ended(t, boom); rec.Outcome != outcome {
@@ -242,6 +247,19 @@ func echoes(t *testing.T, c *net.TCPConn) {
 	}
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatalf("the tunnel beside: %v", err)
+	}
+}
+
+// listHeld shows what the process holds, for whoever looks for a leak.
+func listHeld(t *testing.T, goroutines, descriptors int) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	t.Logf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), goroutines, stacks[:runtime.Stack(stacks, true)])
+	all, _ := os.ReadDir("/proc/self/fd")
+	t.Logf("%d descriptors, %d before:", len(all), descriptors)
+	for _, e := range all {
+		to, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		t.Log(e.Name(), to)
 	}
 }
 
