@@ -1,0 +1,57 @@
+package history
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Memory is the store that lives as long as the process.
+const Memory = "sqlite::memory:"
+
+// Config says where the history is kept and for how long. Its zero value keeps
+// it in memory, with [DefaultRetention].
+type Config struct {
+	// Store is "sqlite:PATH", [Memory], or a URL postgres://…; "" is [Memory].
+	Store string
+	// Instance names this proxy among those that share the store; "" is the
+	// host's name.
+	Instance string
+	// Retention bounds what is kept; a zero field takes [DefaultRetention]'s.
+	Retention Retention
+	// Queue is how many events may wait to be added up; 0 is 4096.
+	Queue int
+	// Log is told of what an operator should know.
+	Log zerolog.Logger
+	// Clock is time.Now but in tests; nil is time.Now.
+	Clock func() time.Time
+	// ReadOnly opens a store to look at it: nothing is migrated, nothing made,
+	// and Observe drops.
+	ReadOnly bool
+}
+
+// Retention bounds what is kept.
+type Retention struct {
+	Flows  time.Duration // flows, from their start
+	Hourly time.Duration // roll-ups by hour
+	Daily  time.Duration // roll-ups by day, sites, and what belongs to them
+	// Size is about how many bytes the store may take. Beyond it the oldest
+	// flows go first, and then the oldest roll-ups by hour. 0 is the engine's
+	// default.
+	Size int64
+}
+
+// DefaultRetention returns what holds where nothing else is said, for a store:
+// 7 d of flows, 35 d of hours, 400 d of days; 8 MiB in memory, 1 GiB in a file,
+// and no bound by size in PostgreSQL, whose owner has one.
+func DefaultRetention(store string) Retention {
+	r := Retention{Flows: 7 * 24 * time.Hour, Hourly: 35 * 24 * time.Hour, Daily: 400 * 24 * time.Hour}
+	switch engineOf(store) {
+	case engineMemory:
+		r.Size = 8 << 20
+	case engineFile:
+		r.Size = 1 << 30
+	case enginePostgres:
+	}
+	return r
+}
