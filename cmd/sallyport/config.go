@@ -280,7 +280,7 @@ func origins(flags *pflag.FlagSet, env map[string]string, file *configFile) (map
 	var errs []error
 	check := func(place string, s setting, texts []string) {
 		for _, text := range texts {
-			if wrong, hint := s.kind.check(text); wrong != "" {
+			if wrong, hint := s.kind.judge(text); wrong != "" {
 				errs = append(errs, refuse(hint, "%s: %s", place, wrong))
 			}
 		}

@@ -226,7 +226,7 @@ func (f *configFile) scalar(n *yaml.Node, path string, k kind) {
 		f.fault(n, "write "+k.want, "%s must be one value, not %s", path, describe(n))
 		return
 	}
-	wrong, hint := k.check(n.Value)
+	wrong, hint := k.judge(n.Value)
 	if wrong == "" && n.ShortTag() != k.tag {
 		wrong, hint = fmt.Sprintf("%s is not %s", describe(n), k.want), "write "+k.want
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sallyport/sallyport/policy"
 )
@@ -34,6 +35,14 @@ type kind struct {
 	// fields are the keys of each entry of a list of mappings; a variable or
 	// flag gives the first of them.
 	fields []field
+}
+
+// judge is check behind what holds for every kind.
+func (k kind) judge(text string) (wrong, hint string) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Sprintf("%.80q holds a control character", text), "write it on one line, without tabs"
+	}
+	return k.check(text)
 }
 
 // field is one key of a mapping in a list.
