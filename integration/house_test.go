@@ -94,6 +94,7 @@ func homes() []home {
 		{"github.com/inetaf/tcpproxy", []string{"integration/bench/peers/"}},
 		{"github.com/inconshreveable/go-vhost", []string{"proxy/sni.go"}},
 		{"github.com/miekg/dns", []string{"proxy/resolve/", "proxy/steer/", "proxy/proxytest/"}},
+		{"github.com/netsampler/goflow2/v2", nil},
 		{"github.com/oklog/ulid/v2", []string{"logging/flow/"}},
 		{"github.com/pires/go-proxyproto", []string{"proxy/proxyheader.go"}},
 		{"github.com/prometheus", []string{"logging/metrics/"}},

@@ -139,6 +139,11 @@ func legible(s string, limit int) string {
 	return s[:end] + cutMark
 }
 
+// Clean returns a string that a client wrote as the flow log has it: printable
+// ASCII in at most limit bytes (at least 4), with Go's escapes for everything
+// else, the backslash doubled, and "..." at the end of what was cut.
+func Clean(s string, limit int) string { return clean(s, limit) }
+
 // clean returns a client's string in printable ASCII, with Go's escapes for the
 // rest and the backslash doubled, in at most limit bytes; one that would be
 // longer ends with [cutMark], never within an escape. It does not allocate for
