@@ -13,6 +13,8 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/sallyport/sallyport/logging/ipfix"
 )
 
 // Config is the daemon's configuration, apart from the policy. Flags come
@@ -32,6 +34,7 @@ type Config struct {
 	Identity Identity
 	DNS      DNS
 	Drain    Drain
+	Export   Export
 	// Credentials are what principals prove themselves with.
 	Credentials []Credential
 }
@@ -153,6 +156,9 @@ func DefaultConfig() Config {
 		Logging:   Logging{Level: "info", Format: "json", Flows: "both", Full: "block", Queue: 4096},
 		Identity:  Identity{ECS: IdentityECS{Poll: 20 * time.Second}, Metadata: "auto"},
 		DNS:       DNS{TTL: time.Minute, Refused: "nxdomain"},
+		Export: Export{IPFIX: ExportIPFIX{
+			TemplateRefresh: time.Minute, ObservationDomain: 1, Enterprise: ipfix.DocumentationEnterprise, MTU: ipfix.DefaultMTU,
+		}},
 	}
 }
 

@@ -150,6 +150,11 @@ func TestBadConfig(t *testing.T) {
 		{name: "reference to no secret", file: "inspect: {ca_key: 'secretsmanager:a b'}", want: []string{"it names no secret"}},
 		{name: "variable of no reference", env: []string{"SALLYPORT_CAKEY=x"}, want: []string{"unknown environment variable SALLYPORT_CAKEY"}},
 		{name: "s3 keys", file: "logging: {s3_keys: 'yes'}", want: []string{`logging.s3_keys: "yes" is neither true nor false`}},
+		{name: "collector's scheme", file: "export: {ipfix: {collector: 'http://c:4739'}}", want: []string{`export.ipfix.collector: "http://c:4739" is not a collector`, "udp://HOST:4739"}},
+		{name: "collector without a port", env: []string{"SALLYPORT_EXPORT_IPFIX_COLLECTOR=udp://c"}, want: []string{"SALLYPORT_EXPORT_IPFIX_COLLECTOR", "it has no host and port"}},
+		{name: "datagram too small", file: "export: {ipfix: {mtu: 500}}", want: []string{"export.ipfix.mtu: 500 is not within 576 to 65535"}},
+		{name: "nobody's enterprise", file: "export: {ipfix: {enterprise: 0}}", want: []string{"export.ipfix.enterprise: 0 is not within"}},
+		{name: "unknown exporter", file: "export: {netflow: {}}", want: []string{`unknown key "netflow" in export`}},
 		{name: "variable empty", env: []string{"SALLYPORT_ADMIN_ADDRESS="}, want: []string{"SALLYPORT_ADMIN_ADDRESS is set but empty", "unset it"}},
 		{name: "flag", args: []string{"--log-level", "loud"}, want: []string{`--log-level: "loud" is not one of`}},
 		{name: "flag list", args: []string{"--listen", ":1", "--listen", "x"}, want: []string{`--listen: "x" is not an address`}},
@@ -293,7 +298,8 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"inspect.origin_ca_file": "env:SALLYPORT_ROOTS", "identity.ecs.clusters": "prod", "identity.metadata": "off",
 		"identity.ecs.events_queue": "https://sqs.us-east-1.amazonaws.com/111122223333/q", "drain.wait_for_task": "true",
 		"dns.address": ":53", "dns.answer": "203.0.113.10", "dns.refused": "refused",
-		"credentials": "payments=file:secret",
+		"credentials": "payments=file:secret", "export.ipfix.collector": "tcp://collector.test:4739", "export.ipfix.mtu": "577",
+		"export.ipfix.observation_domain": "77", "export.ipfix.enterprise": "77",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},

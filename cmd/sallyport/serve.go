@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/console"
 	"github.com/sallyport/sallyport/logging"
 	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/logging/ipfix"
 	"github.com/sallyport/sallyport/logging/metrics"
 	"github.com/sallyport/sallyport/policy"
 	"github.com/sallyport/sallyport/proxy"
@@ -64,6 +66,7 @@ type daemon struct {
 	talk        *logging.AsyncWriter
 	log         zerolog.Logger
 	flows       *logging.FlowWriter
+	ipfix       *ipfix.Exporter // nil: no collector is configured
 	metrics     *metrics.Metrics
 	live        *policy.Live
 	resolver    *resolve.Resolver
@@ -108,6 +111,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if d.credentials, err = l.credentials(ctx, d.log); err != nil {
 		return nil, err
 	}
+	if err = d.buildExport(); err != nil {
+		return nil, err
+	}
 	d.metrics = metrics.New(d.metricsConfig())
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
@@ -117,7 +123,7 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if d.console, err = console.New(d.consoleConfig()); err != nil {
 		return nil, err
 	}
-	bus := flow.NewBus(d.metrics, d.flows).OnPanic(func(r flow.Reader, value any) {
+	bus := flow.NewBus(d.readers()...).OnPanic(func(r flow.Reader, value any) {
 		d.log.Error().Str("reader", fmt.Sprintf("%T", r)).Interface("panic", value).Msg("a reader of flow events panicked")
 	})
 	if err = d.buildDNS(ctx, bus); err != nil {
@@ -196,7 +202,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Steering:    d.steeringStats(),
 		Policy:      d.cfg.sources.ages,
 		Identity:    d.callers.stats(),
-		Dropped:     map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped},
+		Dropped:     d.droppedBy(),
 	}
 }
 
@@ -296,11 +302,10 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	d.announce()
 	return inStages(ctx,
 		append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run}),
-		append(d.callers.tasks(), []task{
+		slices.Concat(d.callers.tasks(), d.recordTasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
-			{"flow log", d.flows.Run},
 			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},
-		}...),
+		}),
 		[]task{{"log", d.talk.Run}},
 	)
 }

@@ -91,6 +91,7 @@ func settings() []setting {
 	}
 	all = append(all, identitySettings()...)
 	all = append(all, dnsSettings()...)
+	all = append(all, exportSettings()...)
 	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {
 		if s.env == "" && s.key != "resolver.hosts" { // names with addresses do not fit a variable
