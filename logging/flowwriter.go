@@ -66,6 +66,8 @@ type FlowOptions struct {
 	Flows Flows
 	Full  flow.Full
 	Size  int // events that may wait; 0 is 4096
+	// Format is one of [Formats]; what it is not known for is [FormatJSON].
+	Format string
 }
 
 const (
@@ -91,6 +93,7 @@ type FlowWriter struct {
 	out   io.Writer
 	log   zerolog.Logger
 	flows Flows
+	lines func(dst []byte, e *flow.Event) []byte
 	queue *flow.Queue
 
 	lost    atomic.Uint64 // lines that could not be written
@@ -110,9 +113,20 @@ func NewFlowWriter(out io.Writer, log zerolog.Logger, o FlowOptions) *FlowWriter
 	if o.Size <= 0 {
 		o.Size = defaultFlowSize
 	}
-	w := &FlowWriter{out: out, log: log, flows: o.Flows}
+	w := &FlowWriter{out: out, log: log, flows: o.Flows, lines: flowLines(o.Format)}
 	w.queue = flow.NewQueue(o.Size, o.Full, w.add, nil)
 	return w
+}
+
+// flowLines returns what appends an event's lines in a format.
+func flowLines(format string) func(dst []byte, e *flow.Event) []byte {
+	switch format {
+	case FormatOCSF:
+		return AppendOCSF
+	case FormatVPCFlow:
+		return AppendVPCFlow
+	}
+	return AppendFlow
 }
 
 // Observe implements [flow.Reader]. It waits only if the queue is full and is
@@ -170,8 +184,9 @@ func (w *FlowWriter) add(e flow.Event) {
 	if w.torn && len(w.buf) == 0 {
 		w.buf = append(w.buf, '\n') // what stands there must not swallow the next line
 	}
-	w.buf = AppendFlow(w.buf, &e)
-	w.held.Add(1)
+	whole := len(w.buf)
+	w.buf = w.lines(w.buf, &e)
+	w.held.Add(int64(bytes.Count(w.buf[whole:], []byte("\n"))))
 }
 
 func (w *FlowWriter) flush() {

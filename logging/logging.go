@@ -9,23 +9,26 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// The formats of the daemon's log.
+// The formats of logging.format. The daemon's log is JSON in all of them but
+// FormatConsole; flow lines are [AppendFlow]'s but in the last two.
 const (
-	FormatJSON    = "json"    // an object a line
-	FormatConsole = "console" // for people; no colours, printable ASCII only
+	FormatJSON    = "json"     // an object a line
+	FormatConsole = "console"  // for people; no colours, printable ASCII only
+	FormatOCSF    = "ocsf"     // flows as OCSF's Network Activity, see [AppendOCSF]
+	FormatVPCFlow = "vpc-flow" // flows as a VPC flow log has them, see [AppendVPCFlow]
 )
 
 // Options describe the daemon's log. The zero value is level info in JSON.
 type Options struct {
 	Level  string // trace, debug, info, warn or error; "" is info
-	Format string // FormatJSON or FormatConsole; "" is FormatJSON
+	Format string // one of [Formats]; "" is FormatJSON
 }
 
 // Levels returns the words for [Options.Level], the most talkative first.
 func Levels() []string { return []string{"trace", "debug", "info", "warn", "error"} }
 
 // Formats returns the words for [Options.Format].
-func Formats() []string { return []string{FormatJSON, FormatConsole} }
+func Formats() []string { return []string{FormatJSON, FormatConsole, FormatOCSF, FormatVPCFlow} }
 
 // New returns a logger that writes one line a message to w, each with a single
 // Write of printable ASCII. It reports a level or a format that it does not
@@ -42,7 +45,7 @@ func New(w io.Writer, o Options) (zerolog.Logger, error) {
 	}
 	var out io.Writer
 	switch o.Format {
-	case "", FormatJSON:
+	case "", FormatJSON, FormatOCSF, FormatVPCFlow:
 		out = guard{w: w, escape: appendASCIIJSON}
 	case FormatConsole:
 		out = console(guard{w: w, escape: appendASCIIText})

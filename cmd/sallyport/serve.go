@@ -172,7 +172,9 @@ func (d *daemon) buildFlows(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.flows = logging.NewFlowWriter(stdout, d.log, logging.FlowOptions{Flows: which, Full: full, Size: d.cfg.Logging.Queue})
+	d.flows = logging.NewFlowWriter(stdout, d.log, logging.FlowOptions{
+		Flows: which, Full: full, Size: d.cfg.Logging.Queue, Format: d.cfg.Logging.Format,
+	})
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/sallyport/sallyport/logging"
 	"github.com/sallyport/sallyport/policy"
 )
 
@@ -79,7 +80,7 @@ func settings() []setting {
 		{key: "reload.every", kind: duration(0, 24*time.Hour), get: func(c *Config) any { return c.Reload.Every }},
 		{key: "reload.cut_denied", kind: truth(), get: func(c *Config) any { return c.Reload.CutDenied }},
 		{key: "logging.level", flag: "log-level", kind: word("debug", "info", "warn", "error"), get: func(c *Config) any { return c.Logging.Level }},
-		{key: "logging.format", flag: "log-format", kind: word("json", "console"), get: func(c *Config) any { return c.Logging.Format }},
+		{key: "logging.format", flag: "log-format", kind: word(logging.Formats()...), get: func(c *Config) any { return c.Logging.Format }},
 		{key: "logging.flows", flag: "log-flows", kind: word("both", "close", "deny"), get: func(c *Config) any { return c.Logging.Flows }},
 		{key: "logging.full", kind: word("block", "drop"), get: func(c *Config) any { return c.Logging.Full }},
 		{key: "logging.queue", kind: count(1, 10_000_000), get: func(c *Config) any { return c.Logging.Queue }},

@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// output runs the product with its standard output in a file, lets curl reach
+// an allowed and a denied origin, stops it, and returns what it wrote.
+func output(t *testing.T, settings ...func(*rigConfig)) []string {
+	t.Helper()
+	curl := need(t, "curl")
+	w := newWorld(t)
+	w.twoOrigins()
+	file, err := os.Create(filepath.Join(w.dir, "stdout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r := w.serve(twoNames, append(settings, func(c *rigConfig) { c.stdout = file })...)
+	for _, url := range []string{"https://allowed.example.test/", "https://denied.example.test/"} {
+		command{path: curl, args: []string{"-sS", "--max-time", "60", "--cacert", w.caFile, "-x", r.url(), url}}.run(t)
+	}
+	r.signal(syscall.SIGTERM)
+	r.wait()
+	if _, err := file.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for s := bufio.NewScanner(file); s.Scan(); {
+		lines = append(lines, s.Text())
+	}
+	return lines
+}
+
+// TestFormatOCSF: the daemon's log stays as it is, flows are OCSF's.
+func TestFormatOCSF(t *testing.T) {
+	t.Parallel()
+	types := map[int]int{}
+	for _, line := range output(t, setting("logging.format", "ocsf")) {
+		var e struct {
+			Type int `json:"type_uid"`
+			Dst  struct {
+				Hostname string
+				IP       string
+			} `json:"dst_endpoint"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		types[e.Type]++
+		if want := map[bool]string{true: "denied.example.test", false: "allowed.example.test"}[e.Type == 400105]; e.Dst.Hostname != want {
+			t.Errorf("not of %s: %s", want, line)
+		}
+	}
+	if types[400101] != 1 || types[400102] != 1 || types[400105] != 1 {
+		t.Errorf("events by type: %v", types)
+	}
+}
+
+// TestFormatVPCFlow: two directions accepted, one attempt rejected.
+func TestFormatVPCFlow(t *testing.T) {
+	t.Parallel()
+	lines := output(t, setting("logging.format", "vpc-flow"))
+	actions := map[string]int{}
+	for _, line := range lines {
+		f := strings.Fields(line)
+		if len(f) != 14 || f[0] != "2" || f[7] != "6" {
+			t.Fatalf("%q", line)
+		}
+		actions[f[12]]++
+	}
+	if actions["ACCEPT"] != 2 || actions["REJECT"] != 1 {
+		t.Errorf("%q", lines)
+	}
+}
