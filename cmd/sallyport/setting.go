@@ -38,12 +38,16 @@ type kind struct {
 	fields []field
 }
 
-// judge is check behind what holds for every kind.
+// judge is check, and what holds for every kind. Nothing is quoted here: the
+// text may be a key, in the place of a reference to it.
 func (k kind) judge(text string) (wrong, hint string) {
-	if strings.ContainsFunc(text, unicode.IsControl) {
-		return fmt.Sprintf("%.80q holds a control character", text), "write it on one line, without tabs"
+	if wrong, hint = k.check(text); wrong != "" {
+		return wrong, hint
 	}
-	return k.check(text)
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return "it holds a control character", "write it on one line, without tabs"
+	}
+	return "", ""
 }
 
 // field is one key of a mapping in a list.
