@@ -34,6 +34,7 @@ func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
 			Original: c.original,
 
 			Principal: c.source.Principal, VPCEndpoint: c.source.VPCEndpoint, Task: c.source.Task,
+			Unidentified: c.source.Unidentified,
 		},
 		query: policy.Query{
 			Source: c.source,
@@ -110,7 +111,7 @@ func (a *attempt) open() {
 	}
 	a.opened = true
 	a.rec.Verdict = policy.Allow
-	a.s.observe(flow.Opened, a.rec)
+	a.tell(flow.Opened)
 }
 
 // refuse ends an attempt that never carried a byte: denied, or allowed and
@@ -130,7 +131,7 @@ func (a *attempt) refuse(r *refusal) {
 		a.rec.Reason = policy.Reason(r.outcome)
 	}
 	a.rec.Outcome, a.rec.Error, a.rec.End = r.outcome, r.text(), time.Now()
-	a.s.observe(flow.Denied, a.rec)
+	a.tell(flow.Denied)
 }
 
 // rescue records an attempt that a panic ends, and lets the panic go on to
@@ -156,9 +157,11 @@ func (a *attempt) close(outcome flow.Outcome, by flow.EndedBy, text string) {
 		a.rec.Error = text
 	}
 	a.rec.End = time.Now()
-	a.s.observe(flow.Closed, a.rec)
+	a.tell(flow.Closed)
 }
 
-func (s *Server) observe(kind flow.Kind, rec flow.Record) {
-	s.deps.Recorder.Observe(flow.Event{Kind: kind, Record: rec})
+// tell publishes a copy of the record, with what the policy was last asked.
+func (a *attempt) tell(kind flow.Kind) {
+	a.rec.Protocol, a.rec.Asked = a.query.Protocol, a.query.S3
+	a.s.deps.Recorder.Observe(flow.Event{Kind: kind, Record: a.rec})
 }

@@ -48,3 +48,12 @@ func (g *ids) next(now time.Time) string {
 	}
 	return id.String()
 }
+
+// IDAt returns the lowest identifier that can be made at t: those made before
+// are below it, those made at t or later are not.
+func IDAt(t time.Time) string {
+	var id ulid.ULID
+	ms := min(max(t.UnixMilli(), 0), int64(ulid.MaxTime()))
+	_ = id.SetTime(uint64(ms)) //nolint:gosec // in its bounds
+	return id.String()
+}

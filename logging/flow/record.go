@@ -26,6 +26,8 @@ type Record struct {
 	Principal   string
 	VPCEndpoint string
 	Task        *policy.Task
+	// Unidentified means that who the caller is was asked for and is not known.
+	Unidentified bool
 	// Original is where a transparent client meant to go by address, zero when
 	// that is not known. Nothing is decided by it where there is a name.
 	Original netip.AddrPort
@@ -40,6 +42,12 @@ type Record struct {
 	S3Call S3Call       // zero but for inspected requests
 	// Inspected means that the request came in TLS that ended here.
 	Inspected bool
+	// Protocol is what it carries, as far as the policy was told, and Asked the
+	// inspected request that the policy decided about, nil for none: with them it
+	// can be decided again. What Asked says is immutable; its key and access key
+	// are never written out.
+	Protocol policy.Protocol
+	Asked    *policy.S3Call
 
 	Verdict       policy.Verdict
 	Mode          policy.Mode

@@ -2,8 +2,15 @@ package history
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
 )
 
 // Anomaly is a finding. It is one for its Kind, Caller and Subject: found
@@ -37,55 +44,128 @@ type AnomalyFilter struct {
 
 // SaveAnomaly keeps a finding, or adds it to what was found before. It returns
 // what is now kept, whether it is new, and with it what people said. ID is the
-// store's to fill.
+// store's to fill; Count is how often it was found this time, 0 for once.
 func (s *Store) SaveAnomaly(ctx context.Context, a Anomaly) (kept Anomaly, isNew bool, err error) {
-	return Anomaly{}, false, errUnwritten
+	id := flow.NewID()
+	evidence := string(a.Evidence)
+	if evidence == "" {
+		evidence = "{}"
+	}
+	err = s.transact(ctx, "anomaly", func(tx *sql.Tx, _ *database) error {
+		insert := statement{"anomaly", strings.Split(anomalyColumns, ", "), `ON CONFLICT (kind, caller, subject) DO UPDATE SET
+			site = excluded.site, severity = excluded.severity, evidence = excluded.evidence, times = anomaly.times + excluded.times,
+			last_at = CASE WHEN excluded.last_at > anomaly.last_at THEN excluded.last_at ELSE anomaly.last_at END`}
+		if err := insert.exec(ctx, tx, [][]any{{
+			id, a.Kind, a.Caller, a.Subject, a.Site, int64(a.Severity), evidence, micros(a.First), micros(a.Last), max(a.Count, 1),
+			int64(0), int64(0), "", "",
+		}}); err != nil {
+			return err
+		}
+		kept, err = scanAnomaly(tx.QueryRowContext(ctx, "SELECT "+anomalyColumns+" FROM anomaly WHERE kind = $1 AND caller = $2 AND subject = $3",
+			a.Kind, a.Caller, a.Subject))
+		return err
+	})
+	if err != nil {
+		return Anomaly{}, false, err
+	}
+	return kept, kept.ID == id, nil
+}
+
+const anomalyColumns = "id, kind, caller, subject, site, severity, evidence, first_at, last_at, times, acknowledged_at, benign, who, why"
+
+func scanAnomaly(row scanner) (Anomaly, error) {
+	var a Anomaly
+	var severity, first, last, acknowledged, benign int64
+	var evidence string
+	if err := row.Scan(&a.ID, &a.Kind, &a.Caller, &a.Subject, &a.Site, &severity, &evidence, &first, &last, &a.Count,
+		&acknowledged, &benign, &a.By, &a.Why); err != nil {
+		return a, err
+	}
+	a.Severity, a.Evidence, a.Benign = int(severity), json.RawMessage(evidence), benign != 0
+	a.First, a.Last, a.Acknowledged = timeOf(first), timeOf(last), timeOf(acknowledged)
+	return a, nil
 }
 
 // Anomalies returns findings, those found last first.
 func (s *Store) Anomalies(ctx context.Context, f AnomalyFilter) ([]Anomaly, error) {
-	return nil, errUnwritten
+	db, err := s.reader()
+	if err != nil {
+		return nil, err
+	}
+	var w where
+	for _, c := range []struct{ column, value string }{{"id", f.ID}, {"kind", f.Kind}, {"caller", f.Caller}} {
+		if c.value != "" {
+			w.add(c.column+" = ?", c.value)
+		}
+	}
+	if !f.Since.IsZero() {
+		w.add("last_at >= ?", micros(f.Since))
+	}
+	if f.Open {
+		w.add("acknowledged_at = ?", int64(0))
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 1 << 30
+	}
+	rows, err := db.read.QueryContext(ctx, w.after("SELECT "+anomalyColumns+" FROM anomaly", "ORDER BY last_at DESC, id DESC LIMIT "+strconv.Itoa(limit)), w.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read anomalies: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	var all []Anomaly
+	for rows.Next() {
+		a, err := scanAnomaly(rows)
+		if err != nil {
+			return nil, fmt.Errorf("read anomalies: %w", err)
+		}
+		all = append(all, a)
+	}
+	return all, rows.Err() //nolint:wrapcheck // it says what failed
 }
 
 // Acknowledge keeps what somebody says of a finding; [ErrNotFound] when it is not
 // there.
 func (s *Store) Acknowledge(ctx context.Context, id, by, why string, benign bool) error {
-	return errUnwritten
+	return s.transact(ctx, "anomaly", func(tx *sql.Tx, _ *database) error {
+		result, err := tx.ExecContext(ctx, "UPDATE anomaly SET acknowledged_at = $1, benign = $2, who = $3, why = $4 WHERE id = $5",
+			micros(s.cfg.Clock()), int64(bit(benign)), by, why, id)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fmt.Errorf("anomaly %q: %w", id, ErrNotFound))
+		}
+		return nil
+	})
 }
 
 // SaveBaseline keeps a text under a key, in place of what was there.
-func (s *Store) SaveBaseline(ctx context.Context, key string, data []byte) error { return errUnwritten }
+func (s *Store) SaveBaseline(ctx context.Context, key string, data []byte) error {
+	return s.transact(ctx, "baseline", func(tx *sql.Tx, _ *database) error {
+		insert := statement{"baseline", []string{"name", "at", "data"}, "ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data"}
+		return insert.exec(ctx, tx, [][]any{{key, micros(s.cfg.Clock()), string(data)}})
+	})
+}
 
 // Baselines returns the texts of all keys that begin with prefix.
 func (s *Store) Baselines(ctx context.Context, prefix string) (map[string][]byte, error) {
-	return nil, errUnwritten
-}
-
-// Usage is what was done in an hour, or in a day, at all sites of a key.
-type Usage struct {
-	Start time.Time
-	Key   UsageKey
-	Figures
-}
-
-// UsageKey is what figures are added up by: fields that the question does not
-// ask for are "".
-type UsageKey struct {
-	Caller string // [Caller.Name]
-	Source string
-	Rule   string
-	Site   string
-}
-
-// UsageBy says what figures are added up by.
-type UsageBy struct {
-	Caller, Source, Rule, Site bool
-	Daily                      bool // days instead of hours (UTC)
-}
-
-// Usage returns the figures of the sites that f selects, from Since until Until,
-// by time and key. Hours are kept for [Retention].Hourly. What this proxy has
-// not written yet (at most a second's) is not in it.
-func (s *Store) Usage(ctx context.Context, f Filter, by UsageBy) ([]Usage, error) {
-	return nil, errUnwritten
+	db, err := s.reader()
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.read.QueryContext(ctx, "SELECT name, data FROM baseline WHERE substr(name, 1, $1) = $2", int64(len([]rune(prefix))), prefix)
+	if err != nil {
+		return nil, fmt.Errorf("read baselines: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	all := map[string][]byte{}
+	for rows.Next() {
+		var name, data string
+		if err := rows.Scan(&name, &data); err != nil {
+			return nil, fmt.Errorf("read baselines: %w", err)
+		}
+		all[name] = []byte(data)
+	}
+	return all, rows.Err() //nolint:wrapcheck // it says what failed
 }

@@ -39,4 +39,6 @@ type Flow struct {
 	// Detail is what is only ever shown: the error, TLS, HTTP, times. It is a
 	// JSON object, nil for none.
 	Detail json.RawMessage
+
+	folded bool // its site is Other's
 }

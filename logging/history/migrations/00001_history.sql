@@ -149,6 +149,15 @@ CREATE TABLE baseline (
     data text NOT NULL
 );
 
+-- Which batches of a run of a proxy were taken: a batch whose commit was never
+-- answered is not added twice.
+CREATE TABLE writer (
+    session  text PRIMARY KEY, -- ULID of the run
+    instance text NOT NULL,
+    n        bigint NOT NULL,
+    at       bigint NOT NULL
+);
+
 CREATE TABLE gap (
     id       text PRIMARY KEY, -- ULID
     instance text NOT NULL,

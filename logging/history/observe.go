@@ -1,0 +1,326 @@
+package history
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// The bounds of what is remembered between two batches, and of what clients can
+// make up.
+const (
+	// maxTargets is how many targets one caller may make in an hour, and
+	// dayTargets in a day, before the rest is [Other].
+	maxTargets = 1024
+	dayTargets = 4 * maxTargets
+	// maxCallers is how many callers are told apart by those bounds.
+	maxCallers = 1024
+	// otherFlows is how many flows to [Other] are kept of a caller in an hour.
+	otherFlows = 1024
+	// maxStates is how many sites' identifiers are remembered.
+	maxStates = 2048
+	// maxText bounds a text of a client's.
+	maxText = 255
+)
+
+// observer turns events into the sums and rows of a batch. Connections call it
+// by themselves: what it does under its lock is a few look-ups in maps, which is
+// less than it would cost to hand the event to anybody else.
+type observer struct {
+	mu    sync.Mutex // protects what follows, batch included
+	batch *batch
+	full  int // flows that a batch may hold
+
+	states map[siteKey]*siteState
+	tasks  map[*policy.Task]string // to their IDs
+	seed   maphash.Seed
+	names  map[crowdKey]*crowd
+	hour   int64 // of names
+	stats  Stats
+}
+
+// siteState is what is remembered of a site between batches.
+type siteState struct {
+	id     string
+	key    siteKey
+	traits map[trait]int64 // to the hour in which it was written last
+	tasks  int             // of the traits
+}
+
+// trait is a task or a revision that was seen at a site.
+type trait struct {
+	kind  string // traitTask or traitRevision
+	value string
+}
+
+const (
+	traitTask     = "t"
+	traitRevision = "r"
+)
+
+// crowdKey is whose targets are counted.
+type crowdKey struct {
+	caller Caller
+	listed bool // a rule allows them
+}
+
+// crowd is how many targets a caller has made.
+type crowd struct {
+	hour, day map[uint64]struct{} // hashes of targets
+	flows     int                 // kept of those beyond the bound, this hour
+}
+
+func newObserver(full int) *observer {
+	return &observer{
+		batch: newBatch(), full: full,
+		states: map[siteKey]*siteState{}, tasks: map[*policy.Task]string{},
+		seed: maphash.MakeSeed(), names: map[crowdKey]*crowd{},
+	}
+}
+
+// observe adds an event to the batch, and reports whether it is time to write.
+func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
+	r := &e.Record
+	key := keyOf(r)
+	at := r.Start
+	if e.Kind == flow.Closed {
+		at = r.End
+	}
+	if at.IsZero() {
+		at = now
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stats.Events++
+	known := o.fold(&key, at)
+	state := o.state(key)
+	sum := o.batch.sum(state, at)
+	if sum == nil {
+		o.batch.gap.Events++
+		o.stats.Dropped++
+		return true
+	}
+	sum.add(e, at)
+	o.mark(sum, state, r, at)
+	if !known && !o.keeps(crowdKey{key.Caller, listed(&key)}) {
+		o.batch.unkept++
+		o.stats.Unkept++
+		return false
+	}
+	o.keep(e, state)
+	return len(o.batch.flows) >= o.full/2
+}
+
+// keyOf returns the site of a record.
+func keyOf(r *flow.Record) siteKey {
+	k := siteKey{
+		Caller: Caller{Source: legible(r.Source), Principal: legible(r.Principal), VPCEndpoint: legible(r.VPCEndpoint), Unidentified: r.Unidentified},
+		Target: Target{
+			Via: r.Via, Protocol: r.Protocol, Host: legible(r.Host), Port: r.Port, Inspected: r.Inspected, S3: r.S3,
+		},
+		verdict: r.Verdict, wouldDeny: r.WouldDeny, reason: r.Reason, rule: legible(r.Rule),
+	}
+	if t := r.Task; t != nil {
+		k.Cluster, k.Service, k.Family = legible(t.Cluster), legible(t.Service), legible(t.Family)
+	}
+	if c := r.Asked; c != nil {
+		k.S3 = c.Ref
+		k.Call = Call{Host: c.Host.String(), Operation: c.Operation, ACL: c.ACL, Scheme: c.Signer.Scheme, Account: legible(c.Signer.Account), Source: legibleRef(c.Source.Ref)}
+	}
+	k.S3 = legibleRef(k.S3)
+	return k
+}
+
+func legibleRef(r policy.S3Ref) policy.S3Ref {
+	r.Bucket, r.AccessPoint, r.Account, r.Region = legible(r.Bucket), legible(r.AccessPoint), legible(r.Account), legible(r.Region)
+	return r
+}
+
+// listed reports whether a rule allows what was asked.
+func listed(k *siteKey) bool { return k.verdict == policy.Allow && !k.wouldDeny }
+
+// fold makes [Other] of a target that is beyond the bound of its caller. It
+// reports whether the target stayed itself.
+func (o *observer) fold(k *siteKey, at time.Time) bool {
+	o.turn(at)
+	c := o.crowd(crowdKey{k.Caller, listed(k)})
+	h := maphash.Comparable(o.seed, k.Target)
+	if _, known := c.hour[h]; known {
+		return true
+	}
+	_, today := c.day[h]
+	if len(c.hour) >= maxTargets || !today && len(c.day) >= dayTargets {
+		k.Target = Target{Via: k.Via, Protocol: k.Protocol, Host: Other}
+		o.stats.Folded++
+		return false
+	}
+	c.hour[h], c.day[h] = struct{}{}, struct{}{}
+	return true
+}
+
+// turn forgets who was seen in an hour when another begins. A clock that steps
+// back begins one, too.
+func (o *observer) turn(at time.Time) {
+	hour := at.Unix() / 3600
+	if hour == o.hour || hour == o.hour-1 { // the end of an attempt may be told late
+		return
+	}
+	if hour/24 != o.hour/24 {
+		clear(o.names)
+	}
+	o.hour = hour
+	for _, c := range o.names {
+		clear(c.hour)
+		c.flows = 0
+	}
+}
+
+func (o *observer) crowd(k crowdKey) *crowd {
+	c := o.names[k]
+	if c == nil && len(o.names) >= maxCallers {
+		k.caller = Caller{}
+		c = o.names[k]
+	}
+	if c == nil {
+		c = &crowd{hour: map[uint64]struct{}{}, day: map[uint64]struct{}{}}
+		o.names[k] = c
+	}
+	return c
+}
+
+// keeps reports whether another flow to [Other] is kept.
+func (o *observer) keeps(k crowdKey) bool {
+	c := o.crowd(k)
+	c.flows++
+	return c.flows <= otherFlows
+}
+
+func (o *observer) state(k siteKey) *siteState {
+	if s := o.states[k]; s != nil {
+		return s
+	}
+	if len(o.states) >= maxStates {
+		clear(o.states) // those in use are back at once
+	}
+	s := &siteState{id: k.id(), key: k, traits: map[trait]int64{}}
+	o.states[k] = s
+	return s
+}
+
+// mark notes whose task was seen at a site, once an hour.
+func (o *observer) mark(sum *sum, s *siteState, r *flow.Record, at time.Time) {
+	if r.Task == nil {
+		return
+	}
+	sum.task = o.task(r.Task, at)
+	hour := at.Unix() / 3600
+	if id := legible(r.Task.ID()); id != "" {
+		o.note(sum, s, trait{traitTask, id}, hour, at)
+	}
+	if r.Task.Family != "" {
+		o.note(sum, s, trait{traitRevision, legible(r.Task.Family) + ":" + strconv.Itoa(r.Task.Revision)}, hour, at)
+	}
+}
+
+func (o *observer) note(sum *sum, s *siteState, t trait, hour int64, at time.Time) {
+	last, known := s.traits[t]
+	switch {
+	case known && last == hour:
+		return
+	case known:
+	case t.kind == traitTask && s.tasks >= MaxTasks, len(s.traits) >= 4*MaxTasks:
+		return
+	case t.kind == traitTask:
+		s.tasks++
+	}
+	s.traits[t] = hour
+	sum.seen(t, at)
+}
+
+// task returns the ID of a task's row, and has the row written.
+func (o *observer) task(t *policy.Task, at time.Time) string {
+	id, known := o.tasks[t]
+	if !known {
+		if len(o.tasks) >= maxCallers {
+			clear(o.tasks)
+		}
+		id = taskID(t)
+		o.tasks[t] = id
+	}
+	if _, there := o.batch.tasks[id]; !there {
+		o.batch.tasks[id] = taskRow{t, at}
+	}
+	return id
+}
+
+// keep puts the flow into the batch; what was told of it in the same batch is
+// replaced.
+func (o *observer) keep(e *flow.Event, s *siteState) {
+	id := e.Record.ID
+	if _, there := o.batch.flows[id]; !there && len(o.batch.flows) >= o.full {
+		o.batch.gap.Flows++
+		o.stats.Dropped++
+		return
+	}
+	o.batch.flows[id] = &row{site: s, rec: e.Record, kind: e.Kind}
+}
+
+// take returns the batch and begins another; nil when there is nothing in it.
+func (o *observer) take() *batch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.batch.empty() {
+		return nil
+	}
+	b := o.batch
+	o.batch = newBatch()
+	return b
+}
+
+// snapshot returns the figures.
+func (o *observer) snapshot() (Stats, int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stats, len(o.batch.flows) + len(o.batch.sums)
+}
+
+// lose counts what a batch held that no store took.
+func (o *observer) lose(b *batch) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stats.Dropped += uint64(len(b.flows))
+	o.batch.gap.merge(b.gap)
+	o.batch.gap.Flows += int64(len(b.flows))
+	for _, s := range b.sums {
+		o.batch.gap.Events += s.Visits
+	}
+}
+
+// legible returns a text as it may be stored and shown anywhere: printable
+// ASCII, with Go's escapes for everything else, of bounded length.
+func legible(s string) string {
+	plain := len(s) <= maxText
+	for i := 0; plain && i < len(s); i++ {
+		plain = s[i] >= ' ' && s[i] < 0x7f
+	}
+	if plain {
+		return s
+	}
+	s = strconv.QuoteToASCII(s[:min(len(s), maxText)])
+	s = s[1 : len(s)-1]
+	return strings.ToValidUTF8(s[:min(len(s), maxText)], "")
+}
+
+// addrText returns an address as it is stored, "" for none.
+func addrText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+}
