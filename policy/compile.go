@@ -258,12 +258,22 @@ func (c *compiler) cidrs(r *reader, text *ruleText, rule *Rule, id int32) {
 			}
 		}
 		c.policy.addresses.add(p.Prefix, id)
-		c.policy.closed = c.policy.closed || text.verdict == Deny
+		if text.verdict == Deny {
+			c.closes(rule.match.sources)
+		}
 		rule.match.prefixes = append(rule.match.prefixes, p.Prefix)
 		if text.verdict == Allow && ProhibitedRange(p.Prefix) {
 			rule.ResolvesTo = append(rule.ResolvesTo, p.Prefix)
 		}
 	}
+}
+
+// closes notes that a deny rule about these sources lists addresses.
+func (c *compiler) closes(sources []int32) {
+	c.policy.closed = true
+	all := slices.Concat(c.policy.closedTo, sources)
+	slices.Sort(all)
+	c.policy.closedTo = slices.Compact(all)
 }
 
 // widePrefix returns the prefix length below which a range is more than any

@@ -14,7 +14,8 @@ type Policy struct {
 	rules       []Rule
 	hosts       hostIndex
 	addresses   prefixTable
-	closed      bool // some deny rule lists addresses
+	closed      bool    // some deny rule lists addresses
+	closedTo    []int32 // the sources that such rules are about, sorted
 	buckets     nameIndex
 	accessPoint nameIndex
 	shared      shares

@@ -58,11 +58,34 @@ func (d Decision) DenyingRule(a netip.Addr) *Rule {
 	s := search{policy: q.policy, port: q.port, protocol: q.protocol, deny: -1, allow: -1, denyTLS: -1, denyHTTP: -1}
 	s.caller.find(q.policy, &Query{Source: q.source})
 	q.policy.addresses.find(a.Unmap(), s.consider)
+	for _, e := range embedded(single(a.Unmap())) {
+		if e.IsValid() && !e.aside { // a translator takes it there
+			q.policy.addresses.find(e.Addr(), s.consider)
+		}
+	}
 	s.settle(d.Protocol)
 	if s.deny < 0 {
 		return nil
 	}
 	return &q.policy.rules[s.deny]
+}
+
+// Apart tells the callers apart for whom deny rules list different addresses. A
+// connection to an address that [Decision.CheckAddress] permitted is permitted
+// by every decision of the same policy about the same destination with the same
+// Rule, Mode and Apart.
+func (d Decision) Apart() uint64 {
+	p := d.asked.policy
+	if p == nil {
+		return 0
+	}
+	sum := uint64(0)
+	for _, i := range p.closedTo {
+		if p.sources[i].lacks(&d.asked.source) == lackNothing {
+			sum = (sum ^ uint64(i+1)) * 1_099_511_628_211 // as FNV-1a does, of which that is the prime
+		}
+	}
+	return sum
 }
 
 // listed reports whether the rule's ResolvesTo permits a, which is not global.

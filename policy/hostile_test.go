@@ -68,3 +68,54 @@ rules:
 		t.Errorf("a decision of no policy is denied by %s", r.Name)
 	}
 }
+
+// TestHostileTranslators: whoever owns an allowed name does not lead it to a
+// denied address by way of a translator that the policy lets names lead to.
+func TestHostileTranslators(t *testing.T) {
+	p := mustLoad(t, `version: 1
+rules:
+  - {name: any, hosts: ["**.a.example"], resolves_to: ["64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"]}
+  - {name: bad, action: deny, cidrs: [8.8.8.0/24]}
+`)
+	d := p.Decide(ask(t, "x.a.example:443"))
+	for _, tt := range []struct {
+		addr   string
+		reason Reason
+	}{
+		{"64:ff9b::808:808", ReasonDenyRule},
+		{"64:ff9b:1::808:808", ReasonDenyRule},
+		{"2002:808:808::1", ReasonDenyRule},
+		{"64:ff9b::808:908", ""},
+		{"2002:808:908::808:808", ""},
+	} {
+		if reason, ok := d.CheckAddress(netip.MustParseAddr(tt.addr)); reason != tt.reason || ok != (tt.reason == "") {
+			t.Errorf("CheckAddress(%s): %q, %t, want %q", tt.addr, reason, ok, tt.reason)
+		}
+	}
+}
+
+// TestApart: who shares connections with whom, where deny rules are about some
+// callers only.
+func TestApart(t *testing.T) {
+	p := mustLoad(t, `version: 1
+sources: [{name: a, cidrs: [10.1.0.0/16]}, {name: b, principals: [bob]}, {name: c, cidrs: [10.0.0.0/8]}]
+rules:
+  - {name: any, hosts: [a.example]}
+  - {name: no, action: deny, hosts: [b.example], sources: [c]}
+  - {name: no-a, action: deny, cidrs: [192.0.2.1], sources: [a]}
+  - {name: no-b, action: deny, cidrs: [192.0.2.2], sources: [b]}
+`)
+	seen := map[uint64]string{}
+	for _, caller := range []string{"", " from 10.1.1.1", " principal bob", " from 10.1.1.1 principal bob"} {
+		one := p.Decide(ask(t, "a.example:443"+caller)).Apart()
+		if other, taken := seen[one]; taken {
+			t.Errorf("%q is not apart from %q", caller, other)
+		}
+		seen[one] = caller
+	}
+	for _, caller := range []string{" from 10.2.1.1", " principal alice"} {
+		if got := p.Decide(ask(t, "a.example:443"+caller)).Apart(); seen[got] != "" || got != 0 {
+			t.Errorf("%q is apart", caller)
+		}
+	}
+}

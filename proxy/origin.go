@@ -227,7 +227,7 @@ func (ex *exchange) orLeft(err error) error {
 // the client.
 func (ex *exchange) originConn() (*originConn, error) {
 	a, pool := ex.attempt, &ex.front.kept
-	key := keptKey{poolKey: poolKey{a.decision.Rule, a.decision.Mode}, host: a.query.Host, port: a.query.Port}
+	key := keptKey{poolKey: poolKeyOf(&a.decision), host: a.query.Host, port: a.query.Port}
 	if oc := pool.take(key); oc != nil {
 		oc.reused = true
 		return oc, nil

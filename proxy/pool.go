@@ -36,12 +36,16 @@ type pool struct {
 	rules map[poolKey]*http.Transport
 }
 
-// poolKey tells connections apart by what their dial was permitted: the rule
-// that governed it, or report mode.
+// poolKey tells connections apart by what their dial was permitted: by the rule
+// that governed it or report mode, and by the deny rules that were not about
+// the caller.
 type poolKey struct {
-	rule *policy.Rule
-	mode policy.Mode
+	rule  *policy.Rule
+	mode  policy.Mode
+	apart uint64
 }
+
+func poolKeyOf(d *policy.Decision) poolKey { return poolKey{d.Rule, d.Mode, d.Apart()} }
 
 func newPool(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *pool {
 	return &pool{dial: dial, rules: make(map[poolKey]*http.Transport)}
@@ -49,7 +53,7 @@ func newPool(dial func(ctx context.Context, network, addr string) (net.Conn, err
 
 // transport returns the transport for what d permits.
 func (p *pool) transport(d policy.Decision) *http.Transport {
-	key := poolKey{d.Rule, d.Mode}
+	key := poolKeyOf(&d)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t, ok := p.rules[key]
@@ -76,8 +80,9 @@ func (p *pool) newTransport() *http.Transport {
 // done is told that an exchange no longer uses t. A transport that was
 // forgotten meanwhile keeps nothing: nobody would close it again.
 func (p *pool) done(d policy.Decision, t *http.Transport) {
+	key := poolKeyOf(&d)
 	p.mu.Lock()
-	current := p.rules[poolKey{d.Rule, d.Mode}]
+	current := p.rules[key]
 	p.mu.Unlock()
 	if current != t {
 		t.CloseIdleConnections()
