@@ -18,6 +18,8 @@ type attempt struct {
 	decision policy.Decision
 	opened   bool
 	ended    bool
+
+	tolerated bool // see tolerate
 }
 
 // newAttempt begins an attempt on c. Its clock starts when c was accepted, or
@@ -79,6 +81,7 @@ func (a *attempt) decide() *refusal {
 // it is a refusal.
 func (a *attempt) tolerate(reason policy.Reason, err error) *refusal {
 	if a.decision.Mode == policy.Report {
+		a.tolerated = true
 		a.mark(reason, err)
 		return nil
 	}

@@ -34,6 +34,8 @@ type flight struct {
 	origin atomic.Pointer[net.TCPConn] // nil until one is known
 	cutBy  atomic.Pointer[flow.EndedBy]
 	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
+
+	tolerated atomic.Bool // it carries what its rule does not allow, see attempt.tolerate
 }
 
 // setOrigin names the origin's connection, and ends it too if a cut came first.
@@ -98,6 +100,7 @@ func (a *attempt) takeOff(client, origin *net.TCPConn) *flight {
 // reconsider cuts f if another policy than the one that decided denies it.
 func (a *attempt) reconsider(f *flight) {
 	s := a.s
+	f.tolerated.Store(a.tolerated)
 	if s.cfg.CutDenied && s.deps.Decider.Version() != a.rec.PolicyVersion && f.denied(s.deps.Decider, time.Now()) {
 		f.cut(flow.EndedByPolicy)
 	}
@@ -170,11 +173,15 @@ func (l *live) cutDenied(decider Decider, now time.Time) int {
 func (f *flight) denied(decider Decider, now time.Time) bool {
 	q := f.query
 	q.At = now
+	anything := f.tolerated.Load()
+	if q.Via == policy.ViaConnect && q.Protocol == policy.ProtocolTCP {
+		q.Protocol, anything = policy.ProtocolUnknown, true // as it was when it came
+	}
 	d := decider.Decide(q)
 	origin := f.origin.Load()
 	// What nobody looks into must not go on where somebody is to.
-	blind := d.Inspect && q.S3 == nil && d.Mode != policy.Report
-	if d.Verdict == policy.Deny || blind {
+	blind := d.Inspect && q.S3 == nil || anything && d.Protocol != policy.ProtocolTCP
+	if d.Verdict == policy.Deny || blind && d.Mode != policy.Report {
 		return true
 	}
 	if origin == nil {
