@@ -34,6 +34,7 @@ const (
 	proxyHeaderV1    = 107
 	proxyHeaderBytes = 2 << 10
 	proxyHeaderV2    = 16 // before addresses and TLVs
+	maxEndpointID    = 255
 	proxySignatureV1 = "PROXY "
 	proxySignatureV2 = "\r\n\r\n\x00\r\nQUIT\n"
 )
@@ -73,6 +74,9 @@ func (c *conn) readProxyHeader(buf []byte) (first []byte, err error) {
 		return buf[:n.taken], nil
 	}
 	b, err := parseProxyHeader(buf[:n.header])
+	if err == nil {
+		err = b.credible(c.remote.Addr())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +165,47 @@ func parseProxyHeader(p []byte) (behind, error) {
 	if err != nil {
 		return behind{}, fmt.Errorf("the PROXY header's extensions: %w", err)
 	}
-	b.vpcEndpoint = tlvparse.FindAWSVPCEndpointID(tlvs)
+	if b.vpcEndpoint, err = endpointOf(tlvs); err != nil {
+		return behind{}, fmt.Errorf("the PROXY header's VPC endpoint: %w", err)
+	}
 	return b, nil
+}
+
+// endpointOf returns the VPC endpoint's ID in a header's extensions, "" where
+// there is none. One that cannot be read is not none: who comes through an
+// endpoint must not pass for somebody who comes directly, from an address that
+// several VPCs have.
+func endpointOf(tlvs []proxyproto.TLV) (string, error) {
+	found := ""
+	for _, tlv := range tlvs {
+		if !tlvparse.IsAWSVPCEndpointID(tlv) {
+			continue
+		}
+		id, err := tlvparse.AWSVPCEndpointID(tlv)
+		switch {
+		case err != nil:
+			return "", err //nolint:wrapcheck // the caller does
+		case len(id) > maxEndpointID:
+			return "", fmt.Errorf("%d bytes, and %d are the most", len(id), maxEndpointID)
+		case found != "" && id != found:
+			return "", errors.New("there are two")
+		}
+		found = id
+	}
+	return found, nil
+}
+
+// credible refuses what no connection to a balancer elsewhere can have come from.
+// This machine's loopback means this task to whoever identifies callers, and the
+// balancer's is its own.
+func (b behind) credible(sender netip.Addr) error {
+	switch addr := b.remote.Addr(); {
+	case addr.IsLoopback() && !sender.IsLoopback():
+		return fmt.Errorf("the PROXY header of %s names %s, which is the balancer's own loopback", sender, addr)
+	case addr.IsMulticast():
+		return fmt.Errorf("the PROXY header names %s, from which nobody calls", addr)
+	}
+	return nil
 }
 
 // trusts reports whether PROXY headers from addr are believed.

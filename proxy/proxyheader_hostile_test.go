@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// TestHostileEndpoint: a VPC endpoint that cannot be read does not make of its
+// caller one who comes directly.
+func TestHostileEndpoint(t *testing.T) {
+	endpoint := func(id string) proxyproto.TLV {
+		return proxyproto.TLV{Type: 0xea, Value: append([]byte{1}, id...)}
+	}
+	const one, other = "vpce-08d2bf15fac5001c9", "vpce-0a1b2c3d4e5f60718"
+	for name, tt := range map[string]struct {
+		tlvs []proxyproto.TLV
+		want string
+		ok   bool
+	}{
+		"one":             {[]proxyproto.TLV{endpoint(one)}, one, true},
+		"none":            {nil, "", true},
+		"an empty one":    {[]proxyproto.TLV{endpoint("")}, "", true},
+		"another subtype": {[]proxyproto.TLV{{Type: 0xea, Value: []byte{2, 'x'}}, {Type: 0xea}}, "", true},
+		"one twice":       {[]proxyproto.TLV{endpoint(one), endpoint(one)}, one, true},
+		"two":             {[]proxyproto.TLV{endpoint(one), endpoint(other)}, "", false},
+		"not an ID":       {[]proxyproto.TLV{endpoint(one + "\x00")}, "", false},
+		"a line":          {[]proxyproto.TLV{endpoint(one + "\n")}, "", false},
+		"not an ID first": {[]proxyproto.TLV{endpoint("é"), endpoint(one)}, "", false},
+		"a long one":      {[]proxyproto.TLV{endpoint(strings.Repeat("v", 256))}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := parseProxyHeader([]byte(headerV2(t, tt.tlvs...)))
+			if (err == nil) != tt.ok || b.vpcEndpoint != tt.want {
+				t.Errorf("%q, %v", b.vpcEndpoint, err)
+			}
+		})
+	}
+}
+
+// TestHostileClients: a balancer's own loopback is not ours.
+func TestHostileClients(t *testing.T) {
+	for _, tt := range []struct {
+		sender, client string
+		ok             bool
+	}{
+		{"10.0.0.1", "10.0.16.7", true},
+		{"10.0.0.1", "127.0.0.1", false},
+		{"2001:db8::1", "::1", false},
+		{"127.0.0.1", "127.0.0.1", true}, // a balancer in the same task
+		{"127.0.0.1", "::1", true},
+		{"10.0.0.1", "224.0.0.1", false},
+		{"127.0.0.1", "ff02::1", false},
+	} {
+		b := behind{remote: netip.AddrPortFrom(netip.MustParseAddr(tt.client), 4711)}
+		if err := b.credible(netip.MustParseAddr(tt.sender)); (err == nil) != tt.ok {
+			t.Errorf("%s by %s: %v", tt.client, tt.sender, err)
+		}
+	}
+	b, err := parseProxyHeader([]byte("PROXY TCP6 ::ffff:127.0.0.1 ::ffff:10.0.0.1 1 2\r\n"))
+	if err == nil {
+		err = b.credible(netip.MustParseAddr("10.0.0.1"))
+	}
+	if err == nil {
+		t.Error("mapped loopback is believed")
+	}
+	if err := (behind{}).credible(netip.MustParseAddr("10.0.0.1")); err != nil {
+		t.Errorf("a health check: %v", err)
+	}
+}
