@@ -35,6 +35,7 @@ type AWSCall struct {
 	Operation string // "ecs:ListTasks", "sqs:ReceiveMessage", "sts:AssumeRole"
 	N         int    // how many of this operation there were before
 	Cluster   string // of ECS: as it was asked for
+	Tasks     string // of ecs:DescribeTasks: the ARNs, with spaces between them
 	Role      string // of STS: to assume
 	Key       string // the access key that signed it
 	Region    string // that it was signed for
@@ -108,9 +109,12 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	call := AWSCall{Operation: operationOf(r, body), At: time.Now()}
 	call.Key, call.Region = signedBy(r.Header.Get("Authorization"))
-	var in struct{ Cluster string }
+	var in struct {
+		Cluster string
+		Tasks   []string
+	}
 	if json.Unmarshal(body, &in) == nil {
-		call.Cluster = in.Cluster
+		call.Cluster, call.Tasks = in.Cluster, strings.Join(in.Tasks, " ")
 	}
 	call.Role = formValue(body, "RoleArn")
 	if f := a.begin(call); f != nil {

@@ -108,6 +108,16 @@ func (c Cluster) region() string {
 	return c.Region
 }
 
+// account returns the account that the configuration says, "" for none.
+func (c Cluster) account() string {
+	for _, s := range []string{c.Cluster, c.RoleARN} {
+		if a, ok := parseARN(s); ok {
+			return a.account
+		}
+	}
+	return ""
+}
+
 // endpoints returns the VPC endpoints of the keys under which the cluster's
 // tasks are found.
 func (c Cluster) endpoints() []string {

@@ -61,7 +61,7 @@ func New(cfg Config, sdk aws.Config) (*Directory, error) {
 
 func (d *Directory) newWatcher(cfg Config, cl Cluster, sdk aws.Config, pacers map[string]*pacer) (*watcher, error) {
 	w := &watcher{
-		cluster: cl, region: cl.region(), poll: defaultPoll, book: d.reg.newBook(cl.endpoints()),
+		cluster: cl, region: cl.region(), poll: defaultPoll, book: d.reg.newBook(cl.account(), cl.endpoints()),
 		errors: func() { d.stats.errors.Add(1) }, wake: make(chan struct{}, 1),
 	}
 	if w.region == "" {

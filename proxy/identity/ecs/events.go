@@ -146,6 +146,7 @@ func (e *events) status() Events {
 type change struct {
 	taskARN    string
 	cluster    string // its name
+	account    string
 	region     string
 	lastStatus string
 	version    int64
@@ -179,8 +180,18 @@ func parseEvent(body string) (change, bool) {
 		task.region != cluster.region || task.account != cluster.account || len(m.Detail.TaskARN) > 2048 || m.Detail.Version <= 0 {
 		return change{}, false
 	}
+	// ECS refuses all tasks that are asked about together when it cannot read one.
+	id, name := strings.TrimPrefix(task.resource, "task/"), clusterName(m.Detail.ClusterARN)
+	if in, rest, long := strings.Cut(id, "/"); long {
+		if id = rest; in != name {
+			return change{}, false
+		}
+	}
+	if !validName(id) {
+		return change{}, false
+	}
 	return change{
-		taskARN: m.Detail.TaskARN, cluster: clusterName(m.Detail.ClusterARN), region: task.region,
+		taskARN: m.Detail.TaskARN, cluster: name, account: task.account, region: task.region,
 		lastStatus: m.Detail.LastStatus, version: m.Detail.Version, at: m.Time,
 	}, true
 }
@@ -193,7 +204,7 @@ func (e *events) apply(body string, now time.Time) bool {
 	}
 	ours := false
 	for _, w := range e.watchers {
-		if w.cluster.name() != c.cluster || w.region != c.region {
+		if w.cluster.name() != c.cluster || w.region != c.region || w.book.foreign(c.account) {
 			continue
 		}
 		ours = true

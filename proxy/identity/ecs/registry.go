@@ -79,10 +79,19 @@ type book struct {
 	endpoints []string
 	records   map[string]*record // by ARN
 	listing   uint64             // the number of the last listing
+	account   string             // whose cluster it is; "" while nobody knows
 }
 
-func (r *registry) newBook(endpoints []string) *book {
-	return &book{reg: r, endpoints: endpoints, records: make(map[string]*record)}
+func (r *registry) newBook(account string, endpoints []string) *book {
+	return &book{reg: r, account: account, endpoints: endpoints, records: make(map[string]*record)}
+}
+
+// foreign reports whether the watcher's cluster is another account's. Accounts
+// call their clusters alike.
+func (b *book) foreign(account string) bool {
+	b.reg.mu.Lock()
+	defer b.reg.mu.Unlock()
+	return b.account != "" && b.account != account
 }
 
 // begin begins a listing.
@@ -164,6 +173,9 @@ func (b *book) apply(tasks []described, missing []string, now time.Time) {
 // applyLocked reports whether somebody became known.
 func (b *book) applyLocked(d described, now time.Time) bool {
 	rec := b.records[d.task.ARN]
+	if a, ok := parseARN(d.task.ARN); ok && b.account == "" {
+		b.account = a.account
+	}
 	if rec == nil {
 		rec = &record{first: now, described: described{gone: true}} // until it is counted below
 		b.records[d.task.ARN] = rec

@@ -26,7 +26,7 @@ func FuzzRegistry(f *testing.F) {
 	f.Add([]byte("older and newer, gone and back, early and late"))
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		reg := newRegistry()
-		b := reg.newBook([]string{""})
+		b := reg.newBook("", []string{""})
 		now := born(0)
 		lost := make(map[string]bool) // "task address"
 		for len(ops) >= 3 {
