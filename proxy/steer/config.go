@@ -49,7 +49,7 @@ type Config struct {
 	// Connections and PerSource bound TCP; 256 and 16.
 	Connections, PerSource int
 	// Questions bounds how many UDP questions are being answered at one time;
-	// 1,024. Further ones are dropped.
+	// 1,024. One address may have a sixteenth of them. Further ones are dropped.
 	Questions int
 	// Rate is how many UDP answers with records, or about a refusal, a network
 	// gets each second, and Burst how many at once; 200 and 400.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -16,11 +17,16 @@ const (
 	maxUDPAnswer   = 1232 // no fragments on any sane path (DNS flag day 2020)
 )
 
+// shareOfOne is the part of Config.Questions that one address may have.
+const shareOfOne = 16
+
 // serveUDP reads questions until ctx ends. Each is answered by a goroutine,
 // since finding out who asks may take a while; there are Config.Questions of
-// them at most.
+// them at most, and few for one address: those whom nobody knows must not keep
+// out those who are known.
 func (s *Server) serveUDP(ctx context.Context) {
 	slots := make(chan struct{}, s.cfg.Questions)
+	shares := newShares(max(s.cfg.Questions/shareOfOne, 2))
 	local := addrPortOf(s.udp.LocalAddr())
 	buf := make([]byte, maxUDPQuestion)
 	for ctx.Err() == nil {
@@ -34,21 +40,57 @@ func (s *Server) serveUDP(ctx context.Context) {
 			pause(ctx, time.Millisecond)
 			continue
 		}
+		from := asker{remote: addrPortOf(session.RemoteAddr()), local: local, datagram: true}
+		if !shares.enter(from.remote.Addr()) {
+			s.stats.dropped.Add(1)
+			continue
+		}
 		select {
 		case slots <- struct{}{}:
 		default:
+			shares.leave(from.remote.Addr())
 			s.stats.dropped.Add(1)
 			continue
 		}
 		wire := append([]byte(nil), buf[:n]...)
 		s.work.Go(func() {
 			defer func() { <-slots }()
-			from := asker{remote: addrPortOf(session.RemoteAddr()), local: local, datagram: true}
+			defer shares.leave(from.remote.Addr())
 			if out := s.respond(ctx, wire, from); out != nil {
 				// The client's address may be forged, and nobody there.
 				_, _ = dns.WriteToSessionUDP(s.udp, out, session)
 			}
 		})
+	}
+}
+
+// shares counts the questions of each address that are being answered.
+type shares struct {
+	most int
+
+	mu sync.Mutex // guards of
+	of map[netip.Addr]int
+}
+
+func newShares(most int) *shares { return &shares{most: most, of: make(map[netip.Addr]int)} }
+
+// enter counts a question, unless there are too many. Each that entered leaves
+// once.
+func (a *shares) enter(addr netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.of[addr] >= a.most {
+		return false
+	}
+	a.of[addr]++
+	return true
+}
+
+func (a *shares) leave(addr netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.of[addr]--; a.of[addr] <= 0 {
+		delete(a.of, addr)
 	}
 }
 
