@@ -74,7 +74,7 @@
 //
 // [Policy.Warnings] tells of rules that change nothing, [Policy.Notes] of what no
 // policy can promise, [Policy.Explain] why a query is answered so and which rule
-// would change that; [Cases] are the unit tests of a policy.
-// [Policy.RenderS3Endpoint] says the S3 rules in IAM's language, for AWS to
-// enforce. [Live] holds the policy in force.
+// would change that; [Cases] are unit tests. [Suggest] writes a policy for what
+// was [Seen], [Replay] tells what one would change, [Diff] how two differ.
+// [Policy.RenderS3Endpoint] is for AWS to enforce. [Live] is the one in force.
 package policy
