@@ -79,3 +79,38 @@ func TestFormatVPCFlow(t *testing.T) {
 		t.Errorf("%q", lines)
 	}
 }
+
+// TestEMF: CloudWatch's lines stand among the flow log's, and the last tells
+// of what ended before the process did.
+func TestEMF(t *testing.T) {
+	t.Parallel()
+	var flows, denied float64
+	byReason := map[string]float64{}
+	last := ""
+	for _, line := range output(t, setting("metrics.emf.namespace", "Sallyport/test"), setting("metrics.emf.every", "1h")) {
+		var e struct {
+			AWS *struct {
+				Timestamp         int64
+				CloudWatchMetrics []struct{ Namespace string }
+			} `json:"_aws"`
+			Verdict, Reason    string
+			Flows, FlowsDenied float64
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		last = line
+		switch {
+		case e.AWS == nil:
+		case e.AWS.CloudWatchMetrics[0].Namespace != "Sallyport/test":
+			t.Errorf("the namespace of %s", line)
+		case e.Verdict == "":
+			flows, denied = flows+e.Flows, denied+e.FlowsDenied
+		default:
+			byReason[e.Verdict+" "+e.Reason] += e.Flows
+		}
+	}
+	if flows != 2 || denied != 1 || byReason["allow rule"] != 1 || byReason["deny no_rule"] != 1 || !strings.Contains(last, "_aws") {
+		t.Errorf("%v flows, %v denied, %v; the last line is %s", flows, denied, byReason, last)
+	}
+}

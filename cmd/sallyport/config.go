@@ -35,6 +35,7 @@ type Config struct {
 	DNS      DNS
 	Drain    Drain
 	Export   Export
+	Metrics  Metrics
 	// Credentials are what principals prove themselves with.
 	Credentials []Credential
 }
@@ -159,6 +160,7 @@ func DefaultConfig() Config {
 		Export: Export{IPFIX: ExportIPFIX{
 			TemplateRefresh: time.Minute, ObservationDomain: 1, Enterprise: ipfix.DocumentationEnterprise, MTU: ipfix.DefaultMTU,
 		}},
+		Metrics: Metrics{EMF: MetricsEMF{Every: time.Minute, Services: 50}},
 	}
 }
 

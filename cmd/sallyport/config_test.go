@@ -154,6 +154,8 @@ func TestBadConfig(t *testing.T) {
 		{name: "collector without a port", env: []string{"SALLYPORT_EXPORT_IPFIX_COLLECTOR=udp://c"}, want: []string{"SALLYPORT_EXPORT_IPFIX_COLLECTOR", "it has no host and port"}},
 		{name: "datagram too small", file: "export: {ipfix: {mtu: 500}}", want: []string{"export.ipfix.mtu: 500 is not within 576 to 65535"}},
 		{name: "nobody's enterprise", file: "export: {ipfix: {enterprise: 0}}", want: []string{"export.ipfix.enterprise: 0 is not within"}},
+		{name: "namespace of AWS", file: "metrics: {emf: {namespace: AWS/ECS}}", want: []string{`metrics.emf.namespace: "AWS/ECS" is a namespace that AWS keeps`}},
+		{name: "no namespace", file: "metrics: {emf: {namespace: ':x'}}", want: []string{`":x" is not a namespace of CloudWatch's`}},
 		{name: "unknown exporter", file: "export: {netflow: {}}", want: []string{`unknown key "netflow" in export`}},
 		{name: "variable empty", env: []string{"SALLYPORT_ADMIN_ADDRESS="}, want: []string{"SALLYPORT_ADMIN_ADDRESS is set but empty", "unset it"}},
 		{name: "flag", args: []string{"--log-level", "loud"}, want: []string{`--log-level: "loud" is not one of`}},
@@ -300,6 +302,7 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"dns.address": ":53", "dns.answer": "203.0.113.10", "dns.refused": "refused",
 		"credentials": "payments=file:secret", "export.ipfix.collector": "tcp://collector.test:4739", "export.ipfix.mtu": "577",
 		"export.ipfix.observation_domain": "77", "export.ipfix.enterprise": "77",
+		"metrics.emf.namespace": "Sallyport", "metrics.emf.services": "77",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},

@@ -3,12 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
+	"regexp"
+	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/logging"
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/logging/ipfix"
+	"github.com/sallyport/sallyport/logging/metrics"
 )
 
 // Export says to whom flows are sent, beside standard output.
@@ -25,6 +30,18 @@ type ExportIPFIX struct {
 	MTU               int           // of a UDP datagram
 }
 
+// Metrics says to whom metrics are told, beside /metrics.
+type Metrics struct {
+	EMF MetricsEMF
+}
+
+// MetricsEMF says what CloudWatch is told, on standard output.
+type MetricsEMF struct {
+	Namespace string // of the metrics; "": nothing is told
+	Every     time.Duration
+	Services  int // that are told apart
+}
+
 func exportSettings() []setting {
 	return []setting{
 		{key: "export.ipfix.collector", kind: orNone(collector()), get: func(c *Config) any { return c.Export.IPFIX.Collector }},
@@ -32,6 +49,9 @@ func exportSettings() []setting {
 		{key: "export.ipfix.observation_domain", kind: count(0, math.MaxUint32), get: func(c *Config) any { return c.Export.IPFIX.ObservationDomain }},
 		{key: "export.ipfix.enterprise", kind: count(1, math.MaxUint32), get: func(c *Config) any { return c.Export.IPFIX.Enterprise }},
 		{key: "export.ipfix.mtu", kind: count(ipfix.MinMTU, 65_535), get: func(c *Config) any { return c.Export.IPFIX.MTU }},
+		{key: "metrics.emf.namespace", kind: orNone(cloudWatchNamespace()), get: func(c *Config) any { return c.Metrics.EMF.Namespace }},
+		{key: "metrics.emf.every", kind: duration(time.Second, time.Hour), get: func(c *Config) any { return c.Metrics.EMF.Every }},
+		{key: "metrics.emf.services", kind: count(1, 1000), get: func(c *Config) any { return c.Metrics.EMF.Services }},
 	}
 }
 
@@ -42,6 +62,37 @@ func collector() kind {
 		}
 		return "", ""
 	}}
+}
+
+func cloudWatchNamespace() kind {
+	return kind{want: "a namespace of CloudWatch's", tag: tagText, check: func(s string) (string, string) {
+		const hint = `write a name of your own, such as "Sallyport/prod"`
+		switch {
+		case !regexp.MustCompile(`^[A-Za-z0-9._/#-][A-Za-z0-9._/#: -]{0,254}$`).MatchString(s):
+			return fmt.Sprintf("%q is not a namespace of CloudWatch's", s), hint
+		case strings.HasPrefix(s, "AWS/"):
+			return fmt.Sprintf("%q is a namespace that AWS keeps for itself", s), hint
+		}
+		return "", ""
+	}}
+}
+
+// buildEMF makes what tells CloudWatch of flows, on the same standard output as
+// the flow log, and returns what the flow log shall write to.
+func (d *daemon) buildEMF(stdout io.Writer) io.Writer {
+	c := d.cfg.Metrics.EMF
+	if c.Namespace == "" {
+		return stdout
+	}
+	// The sums never wait for a reader that stalls, nor does the process' end.
+	stdout = logging.Shared(stdout)
+	d.emfLines = logging.Async(stdout, 0)
+	d.emf = metrics.NewEMF(d.emfLines, metrics.EMFConfig{
+		Namespace: c.Namespace, Every: c.Every, Services: c.Services,
+		Active:  func() int { return d.connectionStats().Active },
+		Dropped: d.dropped,
+	})
+	return stdout
 }
 
 // buildExport makes what sends flows elsewhere; nil where there is nothing.
@@ -69,6 +120,9 @@ func (d *daemon) readers() []flow.Reader {
 	if d.ipfix != nil {
 		all = append(all, d.ipfix)
 	}
+	if d.emf != nil {
+		all = append(all, d.emf)
+	}
 	return all
 }
 
@@ -77,6 +131,18 @@ func (d *daemon) recordTasks() []task {
 	all := []task{{"flow log", d.flows.Run}}
 	if d.ipfix != nil {
 		all = append(all, task{"ipfix", d.ipfix.Run})
+	}
+	if d.emf != nil {
+		all = append(all, task{"emf", d.emf.Run})
+	}
+	return all
+}
+
+// lastTasks are those that write what all others say.
+func (d *daemon) lastTasks() []task {
+	all := []task{{"log", d.talk.Run}}
+	if d.emf != nil {
+		all = append(all, task{"emf lines", d.emfLines.Run})
 	}
 	return all
 }
@@ -87,5 +153,17 @@ func (d *daemon) droppedBy() map[string]func() uint64 {
 	if d.ipfix != nil {
 		all["ipfix"] = d.ipfix.Dropped
 	}
+	if d.emf != nil {
+		all["emf"] = d.emfLines.Dropped
+	}
 	return all
+}
+
+// dropped is what all readers lost together.
+func (d *daemon) dropped() uint64 {
+	var n uint64
+	for _, by := range d.droppedBy() {
+		n += by()
+	}
+	return n
 }

@@ -67,6 +67,8 @@ type daemon struct {
 	log         zerolog.Logger
 	flows       *logging.FlowWriter
 	ipfix       *ipfix.Exporter // nil: no collector is configured
+	emf         *metrics.EMF    // nil: CloudWatch is told nothing
+	emfLines    *logging.AsyncWriter
 	metrics     *metrics.Metrics
 	live        *policy.Live
 	resolver    *resolve.Resolver
@@ -172,7 +174,7 @@ func (d *daemon) buildFlows(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.flows = logging.NewFlowWriter(stdout, d.log, logging.FlowOptions{
+	d.flows = logging.NewFlowWriter(d.buildEMF(stdout), d.log, logging.FlowOptions{
 		Flows: which, Full: full, Size: d.cfg.Logging.Queue, Format: d.cfg.Logging.Format,
 	})
 	return nil
@@ -308,7 +310,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
 			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},
 		}),
-		[]task{{"log", d.talk.Run}},
+		d.lastTasks(),
 	)
 }
 

@@ -28,6 +28,10 @@
 //	sallyport_events_dropped_total{sink}               events or lines that a reader lost
 //	sallyport_build_info{version,revision,goversion}
 //
+// [EMF] sums the same events up for CloudWatch, as lines of its Embedded Metric
+// Format. There a service is a dimension: those that are told apart are bounded
+// in number, since each is billed, and every further one is "(other)".
+//
 // Figures that others keep (connections, DNS, drops) are asked for when a
 // scrape comes, through functions that cmd hands over: this package knows
 // neither proxy nor resolve.
