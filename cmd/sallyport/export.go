@@ -159,6 +159,14 @@ func (d *daemon) droppedBy() map[string]func() uint64 {
 	return all
 }
 
+// exportedBy tells, by exporter, how many flows it sent.
+func (d *daemon) exportedBy() map[string]func() uint64 {
+	if d.ipfix == nil {
+		return nil
+	}
+	return map[string]func() uint64{"ipfix": d.ipfix.Sent}
+}
+
 // dropped is what all readers lost together.
 func (d *daemon) dropped() uint64 {
 	var n uint64

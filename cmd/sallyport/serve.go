@@ -207,6 +207,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Policy:      d.cfg.sources.ages,
 		Identity:    d.callers.stats(),
 		Dropped:     d.droppedBy(),
+		Exported:    d.exportedBy(),
 	}
 }
 

@@ -46,6 +46,9 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
+	for sink, exported := range a.c.Exported {
+		ch <- counter("events_exported_total", "Flows that were sent to a collector.", exported(), "sink", sink)
+	}
 }
 
 func collectSteering(ch chan<- prometheus.Metric, s SteeringStats) {

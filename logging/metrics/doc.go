@@ -26,6 +26,7 @@
 //	sallyport_identity_lookups_total{result}           hit, found, unknown, absent, unanswered
 //	sallyport_identity_errors_total                    calls to AWS that failed
 //	sallyport_events_dropped_total{sink}               events or lines that a reader lost
+//	sallyport_events_exported_total{sink}              flows that were sent to a collector
 //	sallyport_build_info{version,revision,goversion}
 //
 // [EMF] sums the same events up for CloudWatch, as lines of its Embedded Metric

@@ -31,6 +31,8 @@ type Config struct {
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
+	// Exported returns, by sink ("ipfix"), how many flows were sent elsewhere.
+	Exported map[string]func() uint64
 }
 
 // ConnectionStats are the figures of all listeners together, since the start.

@@ -40,6 +40,7 @@ func config() Config {
 			"flow_log": func() uint64 { return 9 },
 			"log":      func() uint64 { return 0 },
 		},
+		Exported: map[string]func() uint64{"ipfix": func() uint64 { return 13 }},
 	}
 }
 
