@@ -22,6 +22,10 @@
 // said on standard error) or, if the operator chose so, holds up connections;
 // it never does either silently.
 //
+// Those who read other formats get them in the place of ours: [AppendOCSF] and
+// [AppendVPCFlow]. Where somebody else writes lines to standard output as well
+// (CloudWatch's metrics), [Shared] keeps lines apart.
+//
 // # Nothing a client sends can forge a line
 //
 // What a client wrote (Host, SNI, ALPN, method, path) is cut to a bound and
