@@ -33,7 +33,7 @@ type Seen struct {
 	Rule      string // that decided, "" for none
 
 	Count         int64 // attempts
-	Failed        int64 // of them, those that were let through and reached no origin
+	Failed        int64 // of them, those that were let through and ended in an error
 	BytesSent     int64 // client to origin
 	BytesReceived int64
 	First, Last   time.Time // when they began
@@ -57,6 +57,15 @@ func (s *Seen) asked() Query {
 		q.Protocol = ProtocolTCP
 	}
 	return q
+}
+
+// reached returns how many attempts reached their origin, as far as that is
+// known: one that ended in an error may have, if anything ever came back.
+func (s *Seen) reached() int64 {
+	if n := s.Count - s.Failed; n > 0 || s.BytesReceived == 0 {
+		return max(n, 0)
+	}
+	return s.Count
 }
 
 // s3 returns what of S3 was asked for, its Form "" for nothing.

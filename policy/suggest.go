@@ -191,6 +191,7 @@ func newSuggester(sums []Seen, o SuggestOptions, e effort) *suggester {
 		SuggestOptions: o, effort: e, sums: sums,
 		callers: newCallerBook(sums, o.Policy), odd: suspicious(sums),
 		closed: map[string]bool{}, names: map[string]bool{},
+		out: Suggestion{Sources: []SuggestedSource{}, Rules: []SuggestedRule{}, LeftOut: []LeftOut{}},
 	}
 }
 

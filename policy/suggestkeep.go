@@ -90,15 +90,15 @@ func (g *suggester) why(k *keptSeen) (why LeftOutWhy, detail string) {
 	case s.Verdict == Deny:
 		return whyDenied(s)
 	case s.WouldDeny && s.Reason == ReasonDenyRule:
-		return LeftOutDenied, "a deny rule speaks against it: " + legible(s.Rule)
+		return LeftOutDenied, byRule(s)
 	case s.WouldDeny && unclear(s.Reason) && s.Reason != ReasonAddressProhibited:
 		return LeftOutUnclear, "enforcing would end it with " + string(s.Reason)
 	case literal:
 		return LeftOutAddress, "a rule with cidrs allows it, if it has no name"
-	case s.Failed >= s.Count:
+	case s.reached() == 0:
 		return LeftOutFailed, "no attempt reached its origin"
-	case s.Count-s.Failed < g.MinCount:
-		return LeftOutOnce, fmt.Sprintf("it happened %s", times(s.Count-s.Failed))
+	case s.reached() < g.MinCount:
+		return LeftOutOnce, fmt.Sprintf("it happened %s", times(s.reached()))
 	case k.query.Protocol == ProtocolTCP && k.query.Port == 443:
 		return LeftOutNotTLS, "protocol: tcp in a rule allows it, and with it anything that a client sends there"
 	}
@@ -120,16 +120,24 @@ func whyDenied(s *Seen) (LeftOutWhy, string) {
 	case ReasonAddressProhibited, ReasonSelf:
 		return LeftOutGuard, "the address that it leads to is prohibited (" + string(s.Reason) + ")"
 	case ReasonDenyRule:
-		return LeftOutDenied, "a deny rule speaks against it: " + legible(s.Rule)
+		return LeftOutDenied, byRule(s)
 	}
 	return LeftOutDenied, "it was denied: " + legible(string(s.Reason))
+}
+
+// byRule names the deny rule that speaks against something.
+func byRule(s *Seen) string {
+	if s.Rule == "" {
+		return "a deny rule speaks against it"
+	}
+	return "the deny rule " + legible(s.Rule) + " speaks against it"
 }
 
 // unclear reports whether a reason is about what the connection carried, which
 // no rule cures.
 func unclear(r Reason) bool {
 	switch r {
-	case ReasonNoRule, ReasonRule, ReasonUnknownSource, ReasonCredentials, ReasonIPLiteral,
+	case ReasonNoRule, ReasonRule, ReasonDenyRule, ReasonUnknownSource, ReasonCredentials, ReasonIPLiteral,
 		ReasonS3Bucket, ReasonS3Operation, ReasonS3Account, ReasonS3Opaque:
 		return false
 	}

@@ -18,7 +18,7 @@ func TestSuggestLeavesOut(t *testing.T) {
 		"a habit":                    {"https://a.example", func(*Seen) {}, ""},
 		"once":                       {"https://a.example", func(s *Seen) { s.Count = 1 }, LeftOutOnce},
 		"once, and it failed before": {"https://a.example", func(s *Seen) { s.Failed = 19 }, LeftOutOnce},
-		"never arrived":              {"https://a.example", func(s *Seen) { s.Failed = 20 }, LeftOutFailed},
+		"never arrived":              {"https://a.example", func(s *Seen) { s.Failed, s.BytesReceived = 20, 0 }, LeftOutFailed},
 		"an address":                 {"https://192.0.2.1", func(*Seen) {}, LeftOutAddress},
 		"no name":                    {"https://a.example", func(s *Seen) { s.Host, s.Query.Host = "", Host{} }, LeftOutNoName},
 		"denied":                     {"https://a.example", func(s *Seen) { s.Verdict, s.WouldDeny = Deny, false }, LeftOutDenied},

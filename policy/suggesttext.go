@@ -18,8 +18,12 @@ func (s *Suggestion) Document() []byte {
 		fmt.Fprintf(&b, "# %s\n", line)
 	}
 	fmt.Fprint(&b, "version: 1\nmode: enforce\n")
-	if s.allowUnknown && s.hasTasks() {
+	switch {
+	case !s.hasTasks():
+	case s.allowUnknown:
 		fmt.Fprint(&b, "unknown_source: allow # some of what is allowed below was asked for by callers who are no known tasks\n")
+	default:
+		fmt.Fprint(&b, "unknown_source: deny\n")
 	}
 	if len(s.Sources) > 0 {
 		fmt.Fprint(&b, "sources:\n")

@@ -13,7 +13,7 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	return group("policy", "check, question and test policies", checkCommand(), explainCommand(), testCommand(), endpointCommand())
+	return group("policy", "write, check, question and test policies", checkCommand(), explainCommand(), testCommand(), suggestCommand(), replayCommand(), diffCommand(), endpointCommand())
 }
 
 func checkCommand() *cobra.Command {

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/policy"
+)
+
+func replayCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "replay CANDIDATE...", Short: "say what a candidate would have denied and allowed of what was observed", Args: cobra.MinimumNArgs(1)}
+	var e evidence
+	e.addFlags(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		candidate, err := loadSources(cmd, args)
+		if err != nil {
+			return err
+		}
+		seen, err := e.read(cmd.Context(), cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		r := policy.Replay(candidate, nil, seen)
+		if *asJSON {
+			err = writeIndented(cmd.OutOrStdout(), r)
+		} else {
+			err = talkReplay(cmd.OutOrStdout(), &r, "")
+		}
+		if err == nil && len(r.NewlyDenied) > 0 {
+			err = errNo
+		}
+		return err
+	}
+	return cmd
+}
+
+// talkReplay tells a replay to a person. than says what the answers differ from,
+// "" for what happened.
+func talkReplay(w io.Writer, r *policy.Replayed, than string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s at %s replayed", counted64(r.Attempts, "attempt"), counted(r.Sites, "site"))
+	if r.Unjudged > 0 {
+		fmt.Fprintf(&b, "; %d more ended for what no policy decides", r.Unjudged)
+	}
+	b.WriteString("\n")
+	if r.Report {
+		b.WriteString("the candidate is in report mode: it is replayed as if it were enforced\n")
+	}
+	for _, part := range []struct {
+		title   string
+		changes []policy.Change
+	}{{"newly denied", r.NewlyDenied}, {"newly allowed", r.NewlyAllowed}} {
+		fmt.Fprintf(&b, "%s%s: %d\n", part.title, than, len(part.changes))
+		table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		for _, c := range part.changes {
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\tlast %s\n", c.Caller, c.Site, deciding(c.After), counted64(c.Count, "attempt"), c.Last.UTC().Format("2006-01-02 15:04 UTC"))
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// deciding names what an answer was decided by.
+func deciding(a policy.Answer) string {
+	if a.Rule == "" {
+		return string(a.Reason)
+	}
+	return fmt.Sprintf("%s %q", a.Reason, a.Rule)
+}
+
+func counted64(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func diffCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "diff A B", Short: "say how two policies differ, and what it would mean for what was observed", Args: cobra.ExactArgs(2)}
+	var e evidence
+	e.addFlags(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a, err := loadSources(cmd, args[:1])
+		if err != nil {
+			return err
+		}
+		b, err := loadSources(cmd, args[1:])
+		if err != nil {
+			return err
+		}
+		result := diffed{Differences: append([]policy.Difference{}, policy.Diff(a, b)...)}
+		if e.given() {
+			seen, err := e.read(cmd.Context(), cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			effect := policy.Replay(b, a, seen)
+			result.Effect = &effect
+		}
+		if *asJSON {
+			err = writeIndented(cmd.OutOrStdout(), result)
+		} else {
+			err = result.talk(cmd.OutOrStdout())
+		}
+		if err == nil && result.differs() {
+			err = errNo
+		}
+		return err
+	}
+	return cmd
+}
+
+// diffed is the result of `policy diff`.
+type diffed struct {
+	Differences []policy.Difference `json:"differences"`
+	Effect      *policy.Replayed    `json:"effect,omitempty"`
+}
+
+func (d *diffed) differs() bool {
+	return len(d.Differences) > 0 || (d.Effect != nil && len(d.Effect.NewlyDenied)+len(d.Effect.NewlyAllowed) > 0)
+}
+
+func (d *diffed) talk(w io.Writer) error {
+	for _, one := range d.Differences {
+		if _, err := io.WriteString(w, one.String()); err != nil {
+			return err
+		}
+	}
+	if d.Effect != nil {
+		return talkReplay(w, d.Effect, " by B")
+	}
+	if len(d.Differences) == 0 {
+		_, err := fmt.Fprintln(w, "they mean the same")
+		return err
+	}
+	return nil
+}
