@@ -61,7 +61,7 @@ func (e *evidence) read(ctx context.Context, stdin io.Reader) ([]policy.Seen, er
 
 // fromStore reads the sites of a history.
 func (e *evidence) fromStore(ctx context.Context, f history.Filter) ([]policy.Seen, error) {
-	store, err := openHistory(ctx, e.store, true)
+	store, err := storeToRead(ctx, e.store)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +69,12 @@ func (e *evidence) fromStore(ctx context.Context, f history.Filter) ([]policy.Se
 	return seenIn(ctx, store, f)
 }
 
-// openHistory opens a store that the command line names.
-func openHistory(ctx context.Context, name string, readOnly bool) (*history.Store, error) {
+// storeToRead opens a store that the command line names.
+func storeToRead(ctx context.Context, name string) (*history.Store, error) {
 	if name == history.Memory {
 		return nil, refuse("give the URL of a store that proxies share, or keep one in a file", "a store in memory ends with its process: there is nothing to read")
 	}
-	store, err := history.Open(ctx, history.Config{Store: name, ReadOnly: readOnly})
+	store, err := history.Open(ctx, history.Config{Store: name, ReadOnly: true})
 	if err != nil {
 		return nil, &fault{code: exitUsage, err: err, hint: "write --store sqlite:PATH or --store postgres://USER@HOST/DATABASE"}
 	}
