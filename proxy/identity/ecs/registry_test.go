@@ -28,7 +28,7 @@ func FuzzRegistry(f *testing.F) {
 		reg := newRegistry()
 		b := reg.newBook("", []string{""})
 		now := born(0)
-		lost := make(map[string]bool) // "task address"
+		lost := make(map[*record]bool) // what was forgotten since begins anew
 		for len(ops) >= 3 {
 			op, id, n := ops[0], ops[1]%6, ops[2]%4
 			ops = ops[3:]
@@ -51,9 +51,9 @@ func FuzzRegistry(f *testing.F) {
 			}
 			for k, h := range holders(reg) {
 				if before[k] != nil && before[k] != h && b.records[before[k].task.ARN] == before[k] {
-					lost[before[k].task.ARN+k.addr.String()] = true
+					lost[before[k]] = true
 				}
-				if lost[h.task.ARN+k.addr.String()] {
+				if lost[h] {
 					t.Fatalf("%s has %s, which it had lost", h.task.ARN, k.addr)
 				}
 			}
