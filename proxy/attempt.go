@@ -13,6 +13,7 @@ import (
 // copies that open, deny and close publish.
 type attempt struct {
 	s        *Server
+	bridge   *bridge // the connection's
 	rec      flow.Record
 	query    policy.Query
 	decision policy.Decision
@@ -26,7 +27,7 @@ type attempt struct {
 // now for a further request on a kept connection.
 func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
 	return &attempt{
-		s: s,
+		s: s, bridge: c.bridge,
 		rec: flow.Record{
 			ID:       s.deps.NewID(),
 			Start:    start,
@@ -158,6 +159,9 @@ func (a *attempt) close(outcome flow.Outcome, by flow.EndedBy, text string) {
 	a.rec.Outcome, a.rec.EndedBy = outcome, by
 	if text != "" {
 		a.rec.Error = text
+	}
+	if a.bridge != nil {
+		a.rec.ClientTCP = a.bridge.tcp()
 	}
 	a.rec.End = time.Now()
 	a.tell(flow.Closed)

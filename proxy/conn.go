@@ -44,8 +44,9 @@ type conn struct {
 	source        policy.Source // who is calling; a tunnel's principal, too, once it has proven itself
 	counted       netip.Addr    // by admission
 	over          over
-	known         bool // identify has been asked
-	returned      bool // it is one of the proxy's own (see sent)
+	known         bool    // identify has been asked
+	returned      bool    // it is one of the proxy's own (see sent)
+	bridge        *bridge // to the client, where its TLS ends here
 	releaseOnce   sync.Once
 }
 
@@ -83,6 +84,9 @@ func (c *conn) begin(ctx context.Context, buf []byte) (first []byte, taken bool,
 		first, taken = c.sniffOriginal(ctx, buf)
 	} else {
 		first, err = c.readProxyHeader(buf)
+	}
+	if len(first) > 0 && c.listener.TLS != nil {
+		first, taken = c.unwrap(ctx, buf, first)
 	}
 	if len(first) > 0 {
 		c.returned = c.cameBack()
@@ -206,14 +210,24 @@ func (c *conn) refuseTLS(a *attempt, r *refusal) {
 	c.release()
 }
 
-// release closes the connection and gives back what it was counted for, once.
+// release closes the connection and gives back what it was counted for, once,
+// or leaves that to its bridge.
 func (c *conn) release() {
 	c.releaseOnce.Do(func() {
 		c.tcp.Close() //nolint:errcheck // the connection is over either way
 		c.s.live.removeConn(c)
-		c.s.admission.leave(c.counted)
-		c.s.work.Done()
+		if c.bridge != nil {
+			c.bridge.release()
+			return
+		}
+		c.leave()
 	})
+}
+
+// leave gives back what the connection was counted for.
+func (c *conn) leave() {
+	c.s.admission.leave(c.counted)
+	c.s.work.Done()
 }
 
 // rescue keeps a panic to the connection it happened on.

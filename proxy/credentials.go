@@ -12,7 +12,8 @@ const proxyAuthorization = "Proxy-Authorization"
 
 // authenticate learns whom the sender of r proves to be (RFC 9110, section
 // 11.7). Without credentials that is nobody, and the policy says whether it
-// matters; with wrong ones the attempt ends here. They go no further than this.
+// matters; with wrong ones the attempt ends here, and so it does with those of
+// somebody else than its certificate names. They go no further than this.
 func (a *attempt) authenticate(r *http.Request) *refusal {
 	given := r.Header[proxyAuthorization]
 	delete(r.Header, proxyAuthorization)
@@ -32,6 +33,9 @@ func (a *attempt) authenticate(r *http.Request) *refusal {
 	}
 	if principal == "" {
 		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials of %.64q are not accepted", user))
+	}
+	if proven := a.query.Source.Principal; proven != "" && proven != principal {
+		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials are those of %.64q, and the client's certificate names %.255q", principal, proven))
 	}
 	a.query.Source.Principal, a.rec.Principal = principal, principal
 	return nil

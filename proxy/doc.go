@@ -7,6 +7,8 @@
 //
 //	accept    listen.go    count it against the limits; tune it
 //	aim       original.go  at whom it was aimed, where the listener asks
+//	unwrap    clienttls.go TLS to the proxy itself, where the listener speaks it:
+//	          bridge.go    its inside goes on over a pair of sockets (pair.go)
 //	sniff     conn.go      the first byte tells TLS (0x16) from HTTP (a letter)
 //	name      hello.go     raw TLS: the server_name of the ClientHello
 //	          connect.go   CONNECT: the authority

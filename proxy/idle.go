@@ -89,6 +89,9 @@ func (s *Server) look(f *flight) {
 	} else {
 		quiet = f.quiet()
 	}
+	if f.bridge != nil {
+		quiet = min(quiet, f.bridge.quiet())
+	}
 	switch {
 	case quiet > idle:
 		f.cut(flow.EndedByIdle)

@@ -17,11 +17,12 @@ type live struct {
 	mu      sync.Mutex // guards the rest
 	conns   map[*conn]struct{}
 	flights map[*flight]struct{}
-	over    bool // the drain is over: what begins now is cut at once
+	bridges map[*net.TCPConn]*bridge // by their near ends
+	over    bool                     // the drain is over: what begins now is cut at once
 }
 
 func newLive() *live {
-	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{})}
+	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[*net.TCPConn]*bridge)}
 }
 
 // flight is an allowed attempt under way. Its goroutine owns the attempt;
@@ -34,6 +35,7 @@ type flight struct {
 	origin atomic.Pointer[net.TCPConn] // nil until one is known
 	cutBy  atomic.Pointer[flow.EndedBy]
 	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
+	bridge *bridge                // between client and the client itself; nil where there is none
 
 	tolerated atomic.Bool // it carries what its rule does not allow, see attempt.tolerate
 }
@@ -86,6 +88,18 @@ func (l *live) removeConn(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
+	delete(l.bridges, c.tcp)
+}
+
+// cross makes near, the near end of c's bridge, what c reads and writes.
+func (l *live) cross(c *conn, near *net.TCPConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.tcp = near
+	l.bridges[near] = c.bridge
+	if l.over {
+		interrupt(near)
+	}
 }
 
 // takeOff registers the attempt's flight on client; the caller gives it back
@@ -114,6 +128,7 @@ func (l *live) take(q policy.Query, m policy.Mode, client, origin *net.TCPConn) 
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	f.bridge = l.bridges[client]
 	l.flights[f] = struct{}{}
 	if l.over {
 		f.cut(flow.EndedByDrain)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"net/netip"
 	"time"
 
@@ -43,6 +44,20 @@ type Authenticator interface {
 	// Authenticate returns the principal that user proves to be with password, ""
 	// when it proves nothing. It throttles those that guess.
 	Authenticate(ctx context.Context, source policy.Source, user, password string) (principal string)
+}
+
+// ClientTLS is what a listener ends its clients' TLS with (an https:// proxy
+// URL), and how it tells from their certificates who they are. It is asked once
+// a connection, and safe for concurrent use.
+type ClientTLS interface {
+	// Config returns what a handshake that begins now is made with, its one
+	// certificate in Certificates. It stays the callee's, and is copied; functions
+	// in it are not asked.
+	Config() *tls.Config
+	// Principal returns whom the client's certificate names, which the handshake
+	// has verified by Config; "" where it has shown none. An error refuses the
+	// client.
+	Principal(*tls.ConnectionState) (string, error)
 }
 
 // Recorder receives what becomes of each attempt. Observe may be called from

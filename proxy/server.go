@@ -50,6 +50,9 @@ type ListenerConfig struct {
 	// Original says whether connections that were aimed at others are brought
 	// here, and how it is learned at whom. It excludes ProxyProtocol.
 	Original OriginalDestination
+	// TLS ends the TLS that clients speak to the proxy itself, behind the PROXY
+	// header where there is one; nil: they speak none. It excludes Original.
+	TLS ClientTLS
 }
 
 // Deps are the parts that a [Server] is handed. All are required but Log,
@@ -116,6 +119,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		switch {
 		case l.Original != OriginalNone && l.ProxyProtocol != ProxyProtocolNone:
 			return nil, fmt.Errorf("proxy: the listener %s has both an original destination and a PROXY header", l.Address)
+		case l.Original != OriginalNone && l.TLS != nil:
+			return nil, fmt.Errorf("proxy: the listener %s has both an original destination and TLS of its own", l.Address)
 		case l.Original != OriginalNone:
 			s.sent = newSent(cfg.Timeouts.Hello)
 		}

@@ -13,6 +13,9 @@
 // knows, and Unidentified then says whether somebody should have known: [Own]
 // has no opinion about strangers unless it is told to have one.
 //
+// Beside who an address is, a caller may prove a principal: by [Credentials],
+// or by a certificate on a listener that speaks TLS ([ClientTLS]).
+//
 // # The metadata endpoint
 //
 // [Metadata] is a client of it, for the proxy itself: clients never reach it
