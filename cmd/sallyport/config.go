@@ -50,6 +50,20 @@ type Listener struct {
 	// OriginalDestination is redirect, tproxy, or "" where every connection is
 	// for the proxy itself.
 	OriginalDestination string `mapstructure:"original_destination"`
+	// TLS is what clients speak first (an https:// proxy URL); nil: none.
+	TLS *ListenerTLS
+}
+
+// ListenerTLS says with what a listener ends the TLS that clients speak to it.
+// Each file may also be a reference: "env:NAME", "file:PATH" or
+// "secretsmanager:NAME-OR-ARN". The key itself is never here.
+type ListenerTLS struct {
+	CertFile     string `mapstructure:"cert_file"`
+	KeyFile      string `mapstructure:"key_file"` // its key, a path
+	Key          string // its key, a reference; one of the two
+	ClientCAFile string `mapstructure:"client_ca_file"` // "": clients are asked for no certificate
+	CRLFile      string `mapstructure:"crl_file"`       // "": nobody is revoked
+	ClientAuth   string `mapstructure:"client_auth"`    // required or optional; "" is required where there is a CA
 }
 
 // Credential is a principal with the reference to its secret: "env:NAME",
@@ -329,6 +343,7 @@ func namedSources(flags *pflag.FlagSet, env map[string]string, file *configFile)
 			all = append(all, env[s.env])
 		}
 	}
+	all = append(all, listenerSources(flags, env)...)
 	for _, pair := range splitList(env["SALLYPORT_CREDENTIALS"]) {
 		_, secret, _ := strings.Cut(pair, "=")
 		all = append(all, secret)

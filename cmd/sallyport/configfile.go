@@ -136,6 +136,16 @@ func (s *schema) child(key string) *schema {
 	return c
 }
 
+// add lets s have the fields, and where one of them is a mapping those of that.
+func (s *schema) add(fields []field) {
+	for _, fd := range fields {
+		c := s.child(fd.name)
+		if c.kind = fd.kind; !fd.kind.list {
+			c.add(fd.kind.fields)
+		}
+	}
+}
+
 func (f *configFile) fault(n *yaml.Node, hint, format string, args ...any) {
 	f.errs = append(f.errs, refuse(hint, "%s:%d:%d: %s", f.path, n.Line, n.Column, fmt.Sprintf(format, args...)))
 }
@@ -183,7 +193,7 @@ func (f *configFile) value(n *yaml.Node, path string, s *schema) {
 func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 	if !k.list {
 		f.scalar(n, path, k)
-		if strings.HasPrefix(path, "inspect.") || strings.HasPrefix(path, "credentials[") {
+		if strings.HasPrefix(path, "inspect.") || strings.HasPrefix(path, "credentials[") || strings.Contains(path, "].tls.") {
 			f.sources = append(f.sources, n.Value)
 		}
 		return
@@ -208,9 +218,7 @@ func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 // item checks one mapping of a list.
 func (f *configFile) item(n *yaml.Node, path string, fields []field) {
 	s := &schema{fields: map[string]*schema{}}
-	for _, fd := range fields {
-		s.child(fd.name).kind = fd.kind
-	}
+	s.add(fields)
 	f.mapping(n, path, s)
 	for _, fd := range fields {
 		if _, there := f.places[path+"."+fd.name]; n.Kind == yaml.MappingNode && fd.required && !there {

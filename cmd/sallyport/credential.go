@@ -24,7 +24,7 @@ func credentialEntries() kind {
 		}
 		return "", ""
 	}}
-	secret := keyReference()
+	secret := keyReference("")
 	of := secret.check
 	secret.check = func(s string) (string, string) {
 		const hint = "write env:NAME, file:PATH or secretsmanager:NAME-OR-ARN; the secret itself never stands here"

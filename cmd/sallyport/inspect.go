@@ -101,13 +101,21 @@ func (l *loaded) key(ctx context.Context) (place string, text []byte, err error)
 	place = l.place("inspect.ca_key")
 	if l.Inspect.CAKey == "" {
 		place = l.place("inspect.ca_key_file")
-		if info, err := os.Stat(l.Inspect.CAKeyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
-			l.warnings = append(l.warnings, fmt.Sprintf("%s: every user of the machine may read or write the CA's key (mode %#o): make it 0600",
-				place, info.Mode().Perm()))
+		if doubt := looseKey(l.Inspect.CAKeyFile); doubt != "" {
+			l.warnings = append(l.warnings, place+": "+doubt)
 		}
 	}
 	text, err = l.fetch(ctx, place, cmp.Or(l.Inspect.CAKey, "file:"+l.Inspect.CAKeyFile))
 	return place, text, err
+}
+
+// looseKey says what is wrong with a key file's mode, "" for nothing.
+func looseKey(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o007 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("every user of the machine may read or write the key (mode %#o): make it 0600", info.Mode().Perm())
 }
 
 // originRoots reads the roots that replace the system's.

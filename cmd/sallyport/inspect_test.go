@@ -183,7 +183,7 @@ func TestInspectionOfFiles(t *testing.T) {
 	if !roots.Equal(want) {
 		t.Error("the origins' roots are others")
 	}
-	if len(l.warnings) != 1 || !strings.Contains(l.warnings[0], "inspect.ca_key_file (file c.yaml:3): every user of the machine may read or write the CA's key (mode 0644)") {
+	if len(l.warnings) != 1 || !strings.Contains(l.warnings[0], "inspect.ca_key_file (file c.yaml:3): every user of the machine may read or write the key (mode 0644)") {
 		t.Errorf("warnings %q", l.warnings)
 	}
 }

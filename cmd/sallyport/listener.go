@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"github.com/sallyport/sallyport/proxy"
 )
 
@@ -26,11 +28,29 @@ func listenerFields() []field {
 		{name: "proxy_protocol", kind: word("required", "optional")},
 		{name: "proxy_from", kind: prefixes()},
 		{name: "original_destination", kind: word("redirect", "tproxy")},
+		{name: "tls", kind: kind{want: "a mapping with cert_file and key_file or key", fields: listenerTLSFields()}},
 	}
 }
 
+// flatten names the fields of mappings as a text does, with a dot.
+func flatten(fields []field) []field {
+	var flat []field
+	for _, f := range fields {
+		if f.kind.list || len(f.kind.fields) == 0 {
+			flat = append(flat, f)
+			continue
+		}
+		for _, inner := range f.kind.fields {
+			inner.name = f.name + "." + inner.name
+			flat = append(flat, inner)
+		}
+	}
+	return flat
+}
+
 // listenerOf reads a listener as a variable or flag holds it: the address and,
-// behind a question mark, its other fields, as ":15001?original_destination=redirect".
+// behind a question mark, its other fields, as
+// ":15001?original_destination=redirect" or ":8443?tls.cert_file=…&tls.key=…".
 func listenerOf(text string) (entry map[string]any, wrong, hint string) {
 	addr, rest, more := strings.Cut(text, "?")
 	if wrong, hint = address().check(addr); wrong != "" {
@@ -40,7 +60,7 @@ func listenerOf(text string) (entry map[string]any, wrong, hint string) {
 	if !more {
 		return entry, "", ""
 	}
-	fields := listenerFields()[1:]
+	fields := flatten(listenerFields()[1:])
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
@@ -54,15 +74,47 @@ func listenerOf(text string) (entry map[string]any, wrong, hint string) {
 		if wrong, hint = fields[i].kind.check(value); wrong != "" {
 			return nil, fmt.Sprintf("%q: %s: %s", text, name, wrong), hint
 		}
-		if many, _ := entry[name].([]string); fields[i].kind.list {
-			entry[name] = append(many, value)
-		} else if _, twice := entry[name]; twice {
+		at := entry
+		section, key, inner := strings.Cut(name, ".")
+		if inner {
+			if at, _ = entry[section].(map[string]any); at == nil {
+				at = make(map[string]any)
+				entry[section] = at
+			}
+		} else {
+			key = name
+		}
+		if many, _ := at[key].([]string); fields[i].kind.list {
+			at[key] = append(many, value)
+		} else if _, twice := at[key]; twice {
 			return nil, fmt.Sprintf("%q: %s is there twice", text, name), "keep one of the two"
 		} else {
-			entry[name] = value
+			at[key] = value
 		}
 	}
 	return entry, "", ""
+}
+
+// listenerSources are the files and references that listeners in the
+// environment and on the command line name.
+func listenerSources(flags *pflag.FlagSet, env map[string]string) []string {
+	texts := splitList(env["SALLYPORT_LISTENERS"])
+	if f := changed(flags, "listen"); f != nil {
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			texts = append(texts, many.GetSlice()...)
+		}
+	}
+	var all []string
+	for _, text := range texts {
+		entry, _, _ := listenerOf(text) // checked elsewhere
+		inner, _ := entry["tls"].(map[string]any)
+		for _, value := range inner {
+			if s, ok := value.(string); ok {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // prefixes are the addresses of those who are believed what they say of
@@ -95,6 +147,9 @@ func plainListeners(all []Listener) any {
 		if l.OriginalDestination != "" {
 			entry["original_destination"] = l.OriginalDestination
 		}
+		if l.TLS != nil {
+			entry["tls"] = l.TLS.plain()
+		}
 		plain = append(plain, entry)
 	}
 	return plain
@@ -113,6 +168,9 @@ func (l *loaded) checkListeners() error {
 		}
 		if ln.ProxyProtocol != "" && ln.OriginalDestination != "" {
 			errs = append(errs, refuse("give the balancer a listener of its own", "%s has both proxy_protocol and original_destination: a balancer's connections are aimed at the listener itself", place))
+		}
+		if ln.TLS != nil {
+			errs = append(errs, ln.TLS.check(place, &ln)...)
 		}
 	}
 	return errors.Join(errs...)

@@ -171,3 +171,9 @@ func letsThrough(p *policy.Policy) bool {
 	})
 	return d.Verdict == policy.Allow
 }
+
+// reloadAlso reads again what else is read from where the configuration says.
+func (d *daemon) reloadAlso(ctx context.Context, asked bool) {
+	d.credentials.reload(ctx, asked)
+	d.tls.reload(ctx, asked)
+}

@@ -73,7 +73,8 @@ type daemon struct {
 	live        *policy.Live
 	resolver    *resolve.Resolver
 	callers     *callers
-	credentials *credentials // nil: nobody can prove anything
+	credentials *credentials // nil: nobody can prove anything by a password
+	tls         tlsListeners // by listener; nil in it: that speaks none
 	proxy       *proxy.Server
 	steering    *steer.Server // nil: no DNS server is configured
 	admin       net.Listener
@@ -111,6 +112,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 		return nil, err
 	}
 	if d.credentials, err = l.credentials(ctx, d.log); err != nil {
+		return nil, err
+	}
+	if d.tls, err = l.tlsListeners(ctx, d.log); err != nil {
 		return nil, err
 	}
 	if err = d.buildExport(); err != nil {
@@ -206,6 +210,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Steering:    d.steeringStats(),
 		Policy:      d.cfg.sources.ages,
 		Identity:    d.callers.stats(),
+		TLS:         d.tls.stats(),
 		Dropped:     d.droppedBy(),
 		Exported:    d.exportedBy(),
 	}
@@ -258,7 +263,7 @@ func (d *daemon) ready() []console.Check {
 		// An old policy is in force none the less: no reason to send clients away.
 		{Name: "policy_sources", OK: true, Detail: d.cfg.sources.detail()},
 		traffic,
-	}, append(d.callers.checks(), d.dnsChecks()...)...)
+	}, slices.Concat(d.callers.checks(), d.tls.checks(), d.dnsChecks())...)
 }
 
 func (d *daemon) proxyConfig() proxy.Config {
@@ -268,8 +273,12 @@ func (d *daemon) proxyConfig() proxy.Config {
 		CutDenied: d.cfg.Reload.CutDenied,
 		CA:        d.ca, OriginRoots: d.originRoots, S3Keys: d.cfg.Logging.S3Keys,
 	}
-	for _, l := range d.cfg.Listeners {
-		c.Listeners = append(c.Listeners, l.config())
+	for i, l := range d.cfg.Listeners {
+		ln := l.config()
+		if ends := d.tls.at(i); ends != nil {
+			ln.TLS = ends
+		}
+		c.Listeners = append(c.Listeners, ln)
 	}
 	if a, err := netip.ParseAddrPort(d.admin.Addr().String()); err == nil {
 		c.OwnSockets = append(c.OwnSockets, a)
@@ -302,7 +311,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	reload := &reloader{
 		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
 		asked: asked, live: d.live,
-		swapped: d.proxy.PolicyChanged, also: d.credentials.reload, metrics: d.metrics, log: d.log,
+		swapped: d.proxy.PolicyChanged, also: d.reloadAlso, metrics: d.metrics, log: d.log,
 	}
 	d.announce()
 	return inStages(ctx,
@@ -439,6 +448,7 @@ func (d *daemon) announce() {
 		d.log.Info().Stringer("ca", d.ca.Leaf.Subject).Time("expires", d.ca.Leaf.NotAfter).Str("fingerprint", fingerprint(d.ca.Leaf)).
 			Msg("connections are inspected where a rule says so")
 	}
+	d.tls.announce()
 	if d.steering != nil {
 		d.log.Info().Stringer("dns", d.steering.Addr()).Strs("answer", d.cfg.DNS.Answer).Msg("answering questions for names")
 	}

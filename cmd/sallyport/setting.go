@@ -33,8 +33,8 @@ type kind struct {
 	list bool   // many: a sequence in the file, commas in a variable, a repeated flag
 	// check says what is wrong with one text, and what to do; "" for nothing.
 	check func(text string) (wrong, hint string)
-	// fields are the keys of each entry of a list of mappings; a variable or
-	// flag gives the first of them.
+	// fields are the keys of each entry of a list of mappings, of which a variable
+	// or flag gives the first; or those of one mapping, within such an entry.
 	fields []field
 }
 
@@ -90,8 +90,8 @@ func settings() []setting {
 		{key: "logging.queue", kind: count(1, 10_000_000), get: func(c *Config) any { return c.Logging.Queue }},
 		{key: "logging.s3_keys", kind: truth(), get: func(c *Config) any { return c.Logging.S3Keys }},
 		{key: "inspect.ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.CAFile }},
-		{key: "inspect.ca_key_file", kind: keyFile(), get: func(c *Config) any { return c.Inspect.CAKeyFile }},
-		{key: "inspect.ca_key", kind: keyReference(), get: func(c *Config) any { return c.Inspect.CAKey }},
+		{key: "inspect.ca_key_file", kind: keyFile("inspect.ca_key"), get: func(c *Config) any { return c.Inspect.CAKeyFile }},
+		{key: "inspect.ca_key", kind: keyReference("inspect.ca_key_file"), get: func(c *Config) any { return c.Inspect.CAKey }},
 		{key: "inspect.origin_ca_file", kind: fileOrReference(), get: func(c *Config) any { return c.Inspect.OriginCAFile }},
 	}
 	all = append(all, identitySettings()...)
@@ -214,8 +214,10 @@ func fileOrReference() kind {
 	}}
 }
 
-func keyReference() kind {
-	const hint = "write env:NAME, file:PATH or secretsmanager:NAME-OR-ARN; a path alone belongs into inspect.ca_key_file"
+// keyReference is a key's place as a reference; paths is the key of the
+// configuration that takes paths.
+func keyReference(paths string) kind {
+	hint := "write env:NAME, file:PATH or secretsmanager:NAME-OR-ARN; a path alone belongs into " + paths
 	return kind{want: "a reference such as env:NAME", tag: tagText, check: func(s string) (string, string) {
 		if s == "" {
 			return "", ""
@@ -227,9 +229,11 @@ func keyReference() kind {
 	}}
 }
 
-func keyFile() kind {
+// keyFile is a key's place as a path; references is the key of the
+// configuration that takes others.
+func keyFile(references string) kind {
 	return kind{want: "a path", tag: tagText, check: func(s string) (string, string) {
-		const hint = "write a path; env:NAME and secretsmanager:NAME belong into inspect.ca_key"
+		hint := "write a path; env:NAME and secretsmanager:NAME belong into " + references
 		switch ref, err := parseReference(s, true); {
 		case s == "":
 			return "", ""

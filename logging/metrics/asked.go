@@ -43,6 +43,9 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 	if a.c.Identity != nil {
 		collectIdentity(ch, a.c.Identity())
 	}
+	if a.c.TLS != nil {
+		collectTLS(ch, a.c.TLS())
+	}
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
@@ -74,6 +77,23 @@ func collectIdentity(ch chan<- prometheus.Metric, s IdentityStats) {
 	ch <- counter(name, help, s.Absent, "result", "absent")
 	ch <- counter(name, help, s.Unanswered, "result", "unanswered")
 	ch <- counter("identity_errors_total", "Calls to AWS for identities that failed, after their retries.", s.Errors)
+}
+
+func collectTLS(ch chan<- prometheus.Metric, all []TLSListener) {
+	for _, l := range all {
+		failed := 0.0
+		if l.Failed {
+			failed = 1
+		}
+		ch <- prometheus.MustNewConstMetric(
+			desc("listener_tls_reload_failed", "1 while what a listener's TLS was to be reloaded with is not in force.", []string{"listener", l.Address}),
+			prometheus.GaugeValue, failed)
+		for kind, at := range l.Expires {
+			ch <- prometheus.MustNewConstMetric(
+				desc("listener_tls_expires_timestamp_seconds", "When the first certificate, client CA or CRL of a listener expires.", []string{"listener", l.Address, "what", kind}),
+				prometheus.GaugeValue, float64(at.Unix()))
+		}
+	}
 }
 
 func counter(name, help string, value uint64, label ...string) prometheus.Metric {

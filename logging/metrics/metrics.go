@@ -28,6 +28,8 @@ type Config struct {
 	Policy func() []PolicySource
 	// Identity returns the figures of identity/ecs; nil leaves them out.
 	Identity func() IdentityStats
+	// TLS returns the listeners that speak TLS; nil leaves them out.
+	TLS func() []TLSListener
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
@@ -79,6 +81,14 @@ type IdentityStats struct {
 	Absent     uint64        // nobody a moment ago
 	Unanswered uint64        // AWS did not answer in time
 	Errors     uint64        // calls that failed
+}
+
+// TLSListener is a listener that speaks TLS with its clients.
+type TLSListener struct {
+	Address string
+	Failed  bool // what was to be reloaded last is not in force
+	// Expires is when the first of a kind does: "certificate", "client_ca", "crl".
+	Expires map[string]time.Time
 }
 
 // Metrics collects and serves the metrics. It is a flow.Reader and safe for

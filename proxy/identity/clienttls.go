@@ -41,7 +41,10 @@ type clientTLS struct {
 // NewClientTLS returns one of the material, or what is wrong with that.
 func NewClientTLS(m TLSMaterial) (*ClientTLS, error) {
 	c := &ClientTLS{now: time.Now}
-	return c, c.Set(m)
+	if err := c.Set(m); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Set replaces the material. One that is not acceptable changes nothing.
