@@ -148,7 +148,7 @@ func (c *compiler) noteSources() {
 	for i := range p.sources {
 		if s := &p.sources[i]; len(s.principals) > 0 {
 			c.note(s.pos, "send such clients through HTTPS_PROXY and HTTP_PROXY",
-				"the source %q asks for a principal, which CONNECT and plain HTTP requests can prove; TLS that arrives without CONNECT proves none", s.name)
+				"the source %q asks for a principal, which CONNECT and plain HTTP requests can prove, and client certificates on a listener with tls; other TLS that arrives without CONNECT proves none", s.name)
 			break
 		}
 	}
