@@ -277,3 +277,20 @@ func TestListenerTLSReload(t *testing.T) {
 	}
 	look(true, "reloaded", "a second CA", "which crl_file lacks")
 }
+
+// TestExampleConfigurations: what is shown is taken.
+func TestExampleConfigurations(t *testing.T) {
+	files, err := filepath.Glob("../../examples/config/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, talk := load(t, string(text), nil); talk != "" {
+			t.Errorf("%s: %s", file, talk)
+		}
+	}
+}
