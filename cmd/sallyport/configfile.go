@@ -153,7 +153,7 @@ func (f *configFile) fault(n *yaml.Node, hint, format string, args ...any) {
 // mapping checks the keys of n, a mapping at the key path at.
 func (f *configFile) mapping(n *yaml.Node, at string, s *schema) {
 	if n.Kind != yaml.MappingNode {
-		f.fault(n, "write its keys below it: "+strings.Join(s.keys, ", "), "%s must be a mapping, not %s", cmp.Or(at, "the file"), describe(n))
+		f.fault(n, "write its keys below it: "+strings.Join(s.keys, ", "), "%s must be a mapping, not %s", cmp.Or(at, "the file"), describe(n, at))
 		return
 	}
 	seen := make(map[string]int)
@@ -199,7 +199,7 @@ func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		f.fault(n, "write "+k.want+", in brackets or one \"- \" a line", "%s must be a list, not %s", path, describe(n))
+		f.fault(n, "write "+k.want+", in brackets or one \"- \" a line", "%s must be a list, not %s", path, describe(n, path))
 		return
 	}
 	for i, item := range n.Content {
@@ -231,12 +231,12 @@ func (f *configFile) item(n *yaml.Node, path string, fields []field) {
 // the kind's own check first, because that has the better words.
 func (f *configFile) scalar(n *yaml.Node, path string, k kind) {
 	if n.Kind != yaml.ScalarNode {
-		f.fault(n, "write "+k.want, "%s must be one value, not %s", path, describe(n))
+		f.fault(n, "write "+k.want, "%s must be one value, not %s", path, describe(n, path))
 		return
 	}
 	wrong, hint := k.judge(n.Value)
 	if wrong == "" && n.ShortTag() != k.tag {
-		wrong, hint = fmt.Sprintf("%s is not %s", describe(n), k.want), "write "+k.want
+		wrong, hint = fmt.Sprintf("%s is not %s", describe(n, path), k.want), "write "+k.want
 	}
 	if wrong != "" {
 		f.fault(n, hint, "%s: %s", path, wrong)
@@ -258,8 +258,9 @@ func within(at string) string {
 	return " in " + at
 }
 
-// describe says what a node is, in words rather than YAML's tags.
-func describe(n *yaml.Node) string {
+// describe says what a node at a key path is, in words rather than YAML's tags.
+// Where references to secrets belong it quotes nothing: a secret may stand there.
+func describe(n *yaml.Node, path string) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
 		return "a mapping"
@@ -267,6 +268,8 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	case n.ShortTag() == "!!null":
 		return "nothing"
+	case n.Kind == yaml.ScalarNode && (strings.HasPrefix(path, "credentials") || strings.HasPrefix(path, "inspect")):
+		return "a text"
 	case n.ShortTag() == tagText:
 		return fmt.Sprintf("the text %q", n.Value)
 	case n.ShortTag() == tagBool:

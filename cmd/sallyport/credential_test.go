@@ -193,3 +193,19 @@ func TestCredentialsAtTheStart(t *testing.T) {
 	}
 	none.reload(t.Context(), true)
 }
+
+// TestCredentialsInPlaceOfReferences: a secret that stands anywhere below
+// credentials, or a key below inspect, is not quoted.
+func TestCredentialsInPlaceOfReferences(t *testing.T) {
+	for _, file := range []string{
+		"credentials: HUNTER2", "credentials: [HUNTER2]", "credentials: [payments=HUNTER2]", "credentials: {payments: HUNTER2}",
+		"credentials: [[payments, HUNTER2]]", "credentials: [{principal: payments, secret: HUNTER2}]", "credentials: [{principal: payments, secret: [HUNTER2]}]",
+		"credentials: 12345678901234567890", "credentials: [12345678901234567890]", "credentials: [{principal: payments, secret: 12345678901234567890}]",
+		"credentials: [{principal: payments, secret: \"HUN\\nTER2\"}]", "inspect: HUNTER2", "inspect: {ca_key: HUNTER2}", "inspect: {ca_key: [HUNTER2]}",
+	} {
+		_, talk := load(t, file, nil)
+		if talk == "" || strings.Contains(talk, "HUNTER2") || strings.Contains(talk, "TER2") || strings.Contains(talk, "1234567890") {
+			t.Errorf("%s: %q", file, talk)
+		}
+	}
+}
