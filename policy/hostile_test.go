@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -116,6 +117,29 @@ rules:
 	for _, caller := range []string{" from 10.2.1.1", " principal alice"} {
 		if got := p.Decide(ask(t, "a.example:443"+caller)).Apart(); seen[got] != "" || got != 0 {
 			t.Errorf("%q is apart", caller)
+		}
+	}
+}
+
+// TestHostileNeighbour: a tenant of another VPC gives himself the address of one
+// of ours. The policy's author hears of it.
+func TestHostileNeighbour(t *testing.T) {
+	const rest = "\nrules:\n  - {name: r, hosts: [a.example], sources: [ours, theirs]}\n"
+	const theirs = "\n  - {name: theirs, vpc_endpoints: [vpce-0a1b2c3d]}"
+	for ours, want := range map[string]int{
+		"cidrs: [10.0.0.0/8]": 1,
+		"cidrs: [10.0.0.0/8], vpc_endpoints: [vpce-0a1b2c3e]": 0,
+		"cidrs: [10.0.0.0/8], ecs: {cluster: prod}":           0,
+	} {
+		p := mustLoad(t, "version: 1\nunknown_source: deny\nsources:\n  - {name: ours, "+ours+"}"+theirs+rest)
+		notes := 0
+		for _, n := range p.Notes() {
+			if strings.Contains(n.Message, "in any VPC") {
+				notes++
+			}
+		}
+		if notes != want {
+			t.Errorf("%s: %d notes", ours, notes)
 		}
 	}
 }

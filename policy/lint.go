@@ -152,10 +152,25 @@ func (c *compiler) noteSources() {
 			break
 		}
 	}
+	c.noteOverlap()
 	for i := range p.rules {
 		if r := &p.rules[i]; r.Verdict == Deny {
 			c.noteEvaded(r)
 		}
+	}
+}
+
+// noteOverlap notes, where callers come through VPC endpoints, the first source
+// that somebody of another VPC is in who has given himself an address of it.
+func (c *compiler) noteOverlap() {
+	all := c.policy.sources
+	if !slices.ContainsFunc(all, func(s source) bool { return len(s.endpoints) > 0 }) {
+		return
+	}
+	i := slices.IndexFunc(all, func(s source) bool { return s.cidrs && len(s.endpoints) == 0 && s.ecs == nil && len(s.principals) == 0 })
+	if i >= 0 {
+		c.note(all[i].pos, "write vpc_endpoints beside cidrs, or ecs, which knows who comes directly",
+			"the source %q holds whoever has such an address in any VPC, through whichever VPC endpoint they come", all[i].name)
 	}
 }
 
