@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
-	"github.com/sallyport/sallyport/policy"
 )
 
 // restAfter is how long a tunnel is quiet before it settles in the loop.
@@ -74,7 +73,7 @@ func (t *tide) ebbs(accepted uint64, now time.Time) bool {
 // look lays a flight to rest, or cuts it, if it has been quiet for long enough.
 func (s *Server) look(f *flight) {
 	// A learning window closes by itself: there is no new policy to say so.
-	if f.mode == policy.Report && s.cfg.CutDenied && f.denied(s.deps.Decider, time.Now()) {
+	if f.learning.Load() && s.cfg.CutDenied && f.denied(s.deps.Decider, time.Now()) {
 		f.cut(flow.EndedByPolicy)
 		return
 	}

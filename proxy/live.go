@@ -28,8 +28,7 @@ func newLive() *live {
 // flight is an allowed attempt under way. Its goroutine owns the attempt;
 // others may only look at what is copied here, and cut.
 type flight struct {
-	query  policy.Query // as last decided
-	mode   policy.Mode  // likewise
+	query  policy.Query // as it was decided
 	client *net.TCPConn
 	since  time.Time
 	origin atomic.Pointer[net.TCPConn] // nil until one is known
@@ -37,6 +36,7 @@ type flight struct {
 	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
 	bridge *bridge                // between client and the client itself; nil where there is none
 
+	learning  atomic.Bool // it was last decided in report mode
 	tolerated atomic.Bool // it carries what its rule does not allow, see attempt.tolerate
 }
 
@@ -122,7 +122,8 @@ func (a *attempt) reconsider(f *flight) {
 
 // take registers a flight on client; the caller gives it back with land.
 func (l *live) take(q policy.Query, m policy.Mode, client, origin *net.TCPConn) *flight {
-	f := &flight{query: q, mode: m, client: client, since: time.Now()}
+	f := &flight{query: q, client: client, since: time.Now()}
+	f.learning.Store(m == policy.Report)
 	if origin != nil {
 		f.origin.Store(origin)
 	}
@@ -193,6 +194,7 @@ func (f *flight) denied(decider Decider, now time.Time) bool {
 		q.Protocol, anything = policy.ProtocolUnknown, true // as it was when it came
 	}
 	d := decider.Decide(q)
+	f.learning.Store(d.Mode == policy.Report)
 	origin := f.origin.Load()
 	// What nobody looks into must not go on where somebody is to.
 	blind := d.Inspect && q.S3 == nil || anything && d.Protocol != policy.ProtocolTCP

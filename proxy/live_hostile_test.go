@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
 )
@@ -61,5 +62,33 @@ func TestHostileToleratedTunnel(t *testing.T) {
 				t.Errorf("ended by %q, would deny %t", rec.EndedBy, rec.WouldDeny)
 			}
 		})
+	}
+}
+
+// TestHostileTunnelBroughtToLearning: a tunnel that a rule allowed, and that by a
+// reload only a learning window allows, ends with the window. Nobody announces
+// that.
+func TestHostileTunnelBroughtToLearning(t *testing.T) {
+	port := tcpOrigin(t, echo)
+	before := allow("tcp", port, "origin.test")
+	r := newRig(t, before, func(c *Config) { c.Timeouts.Idle = time.Second })
+	r.resolver.set("origin.test", "127.0.0.1")
+	c := tunnelTo(t, r, port)
+	waitFor(t, func() bool { return len(r.live2().list()) == 1 })
+	if n := r.tighten("version: 1\nmode: report\nrules:\n" + before); n != 0 {
+		t.Fatalf("%d were cut", n)
+	}
+	r.setPolicy(elsewhere) // as if report_until had passed: PolicyChanged is not called
+	ping := make([]byte, 4)
+	for {
+		if _, err := c.Write(ping); err != nil {
+			break
+		}
+		if _, err := io.ReadFull(c, ping); err != nil {
+			break
+		}
+	}
+	if rec := r.events.ended(t, "origin.test"); rec.EndedBy != flow.EndedByPolicy {
+		t.Errorf("ended by %q: %s", rec.EndedBy, rec.Error)
 	}
 }
