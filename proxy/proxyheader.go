@@ -71,6 +71,7 @@ func (c *conn) readProxyHeader(buf []byte) (first []byte, err error) {
 		if l.ProxyProtocol == ProxyProtocolRequired {
 			return nil, errNoProxyHeader
 		}
+		c.count(c.remote.Addr()) // no balancer, or one for itself
 		return buf[:n.taken], nil
 	}
 	b, err := parseProxyHeader(buf[:n.header])
@@ -222,8 +223,14 @@ func (l *ListenerConfig) trusts(addr netip.Addr) bool {
 // the limits, which until here have counted the balancer.
 func (c *conn) stand(b behind) {
 	if b.remote.IsValid() {
-		c.over = c.s.admission.move(c.counted, b.remote.Addr())
-		c.remote, c.counted = b.remote, b.remote.Addr()
+		c.remote = b.remote
+		c.count(b.remote.Addr())
 	}
 	c.source = policy.Source{Addr: c.remote.Addr(), VPCEndpoint: b.vpcEndpoint}
+}
+
+// count makes the connection count for a source from now on.
+func (c *conn) count(source netip.Addr) {
+	c.over = c.s.admission.move(c.counted, source)
+	c.counted = source
 }

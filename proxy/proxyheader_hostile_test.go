@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -68,5 +70,21 @@ func TestHostileClients(t *testing.T) {
 	}
 	if err := (behind{}).credible(netip.MustParseAddr("10.0.0.1")); err != nil {
 		t.Errorf("a health check: %v", err)
+	}
+}
+
+// TestHostileWithoutHeader: a client that shares the balancer's subnet, and comes
+// directly where headers are optional, is counted like any other.
+func TestHostileWithoutHeader(t *testing.T) {
+	port := tcpOrigin(t, echo)
+	r := tcpRig(t, port, behindBalancer(ProxyProtocolOptional, "127.0.0.0/8"), func(c *Config) { c.Limits.PerSource = 2 })
+	for i, want := range []string{"200", "200", "429"} {
+		c := r.dial()
+		fmt.Fprintf(c, "CONNECT origin.test:%d HTTP/1.1\r\nHost: x\r\n\r\n", port)
+		got := make([]byte, len("HTTP/1.1 200"))
+		io.ReadFull(c, got)
+		if string(got[9:]) != want {
+			t.Errorf("connection %d: %s, want %s", i, got, want)
+		}
 	}
 }
