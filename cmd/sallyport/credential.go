@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -108,29 +109,31 @@ func (c *credentials) authenticator() proxy.Authenticator {
 }
 
 // reload reads the secrets again: all of them when asked, else those whose
-// time has come. What cannot be read leaves everything as it was.
+// time has come. One that cannot be read stays as it was, and holds up no other:
+// whose secret it is could otherwise keep everybody's from being withdrawn.
 func (c *credentials) reload(ctx context.Context, asked bool) {
 	if c == nil {
 		return
 	}
 	changed, err := c.read(ctx, asked)
 	switch {
-	case err != nil:
-		if text := err.Error(); asked || text != c.refused {
-			c.refused = text
-			c.log.Error().Err(err).Msg("credentials refused, those in force stay")
-		}
-		return
 	case len(changed) > 0:
 		c.log.Info().Strs("principals", changed).Msg("credentials reloaded")
-	case asked:
+	case asked && err == nil:
 		c.log.Info().Msg("credentials unchanged")
 	}
-	c.refused = ""
+	text := ""
+	if err != nil {
+		if text = err.Error(); asked || text != c.refused {
+			c.log.Error().Err(err).Msg("credentials refused, those in force stay")
+		}
+	}
+	c.refused = text
 }
 
-// read brings the secrets up to date, all of them or none, and returns whose
-// have changed.
+// read brings the secrets up to date and returns whose have changed. One that
+// cannot be read or is not acceptable stays, unless there is none yet: then none
+// comes into force.
 func (c *credentials) read(ctx context.Context, all bool) (changed []string, err error) {
 	next := make(map[string][]byte, len(c.entries))
 	now := time.Now()
@@ -148,20 +151,28 @@ func (c *credentials) read(ctx context.Context, all bool) (changed []string, err
 			secret, err = ref.read(ctx)
 		}
 		if err != nil {
-			errs = append(errs, refuse("", "%s: the secret of %q: %w", c.place, e.Principal, err))
+			err = fmt.Errorf("the secret of %q: %w", e.Principal, err)
+		} else {
+			secret = bytes.TrimRight(secret, "\r\n") // as editors and echo leave it
+			err = caller.CheckSecret(e.Principal, secret)
+		}
+		if err != nil {
+			errs = append(errs, refuse("", "%s: %w", c.place, err))
+			if known {
+				next[e.Principal] = old
+			}
 			continue
 		}
-		secret = bytes.TrimRight(secret, "\r\n") // as editors and echo leave it
 		if next[e.Principal] = secret; !known || !bytes.Equal(secret, old) {
 			changed = append(changed, e.Principal)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	if len(next) < len(c.entries) {
+		return nil, errors.Join(errs...)
 	}
 	if err := c.set.Set(next); err != nil {
 		return nil, refuse("", "%s: %w", c.place, err)
 	}
 	c.secrets = next
-	return changed, nil
+	return changed, errors.Join(errs...)
 }

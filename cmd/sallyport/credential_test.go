@@ -209,3 +209,46 @@ func TestCredentialsInPlaceOfReferences(t *testing.T) {
 		}
 	}
 }
+
+// TestHostileSecret: a tenant who spoils his own secret does not keep another's,
+// which has leaked, from being replaced.
+func TestHostileSecret(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("ours", secretOf("leaked"))
+	put("theirs", secretOf("theirs"))
+	l, talk := load(t, "credentials: [{principal: ours, secret: 'file:"+dir+"/ours'}, {principal: theirs, secret: 'file:"+dir+"/theirs'}]", nil)
+	if talk != "" {
+		t.Fatal(talk)
+	}
+	var log strings.Builder
+	c, err := l.credentials(t.Context(), zerolog.New(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, spoil := range map[string]func(){
+		"short":     func() { put("theirs", "hush") },
+		"not there": func() { _ = os.Remove(filepath.Join(dir, "theirs")) },
+	} {
+		spoil()
+		put("ours", secretOf(what))
+		c.reload(t.Context(), false)
+		for _, tt := range []struct {
+			user, secret string
+			want         bool
+		}{{"ours", what, true}, {"ours", "leaked", false}, {"theirs", "theirs", true}} {
+			source := policy.Source{Addr: netip.MustParseAddr("192.0.2.1"), VPCEndpoint: what + tt.secret} // no throttling between questions
+			if got := c.authenticator().Authenticate(t.Context(), source, tt.user, secretOf(tt.secret)) != ""; got != tt.want {
+				t.Errorf("%s: the secret %q of %s: accepted %v", what, tt.secret, tt.user, got)
+			}
+		}
+	}
+	if log := log.String(); !strings.Contains(log, `"principals":["ours"]`) || !strings.Contains(log, "theirs") || strings.Contains(log, "hush") {
+		t.Error(log)
+	}
+}

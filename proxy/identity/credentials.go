@@ -63,14 +63,11 @@ func (c *Credentials) Set(secrets map[string][]byte) error {
 	hashes := make(map[string][sha256.Size]byte, len(secrets))
 	var errs []error
 	for name, secret := range secrets {
-		switch {
-		case name == "" || !printable(name):
-			errs = append(errs, fmt.Errorf("the principal %q: a name has 1 to 64 printable ASCII characters, and no colon", name))
-		case len(secret) < MinSecret:
-			errs = append(errs, fmt.Errorf("the secret of the principal %q is shorter than %d bytes: make one with \"openssl rand -hex 32\"", name, MinSecret))
-		default:
-			hashes[name] = c.hash(secret)
+		if err := CheckSecret(name, secret); err != nil {
+			errs = append(errs, err)
+			continue
 		}
+		hashes[name] = c.hash(secret)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -78,6 +75,18 @@ func (c *Credentials) Set(secrets map[string][]byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hashes = hashes
+	return nil
+}
+
+// CheckSecret says why [Credentials.Set] would not accept a principal and its
+// secret, nil when it would.
+func CheckSecret(name string, secret []byte) error {
+	switch {
+	case name == "" || !printable(name):
+		return fmt.Errorf("the principal %q: a name has 1 to 64 printable ASCII characters, and no colon", name)
+	case len(secret) < MinSecret:
+		return fmt.Errorf("the secret of the principal %q is shorter than %d bytes: make one with \"openssl rand -hex 32\"", name, MinSecret)
+	}
 	return nil
 }
 
