@@ -41,9 +41,9 @@ func CheckStore(store string) error {
 	case store == "":
 		return nil
 	case isFile && path == "":
-		return errors.New("after sqlite: there is no path")
+		return errors.New(`"sqlite:" has no path`)
 	case isFile && path != ":memory:" && strings.HasPrefix(path, ":"):
-		return errors.New("after sqlite: there is neither a path nor :memory:")
+		return errors.New(`"sqlite:" takes a path, or ":memory:"`)
 	case isFile:
 		return nil
 	case !strings.HasPrefix(store, "postgres://") && !strings.HasPrefix(store, "postgresql://"):

@@ -1,7 +1,6 @@
 package history_test
 
 import (
-	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,12 +11,13 @@ import (
 // postgres is the server that the tests share.
 var postgres historytest.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	postgres.Close()
-	if err := goleak.Find(); err != nil && code == 0 {
-		_, _ = os.Stderr.WriteString(err.Error() + "\n")
-		code = 1
-	}
-	os.Exit(code)
+// closing ends the server before leaks are looked for.
+type closing struct{ *testing.M }
+
+// Run implements [goleak.TestingM].
+func (c closing) Run() int {
+	defer postgres.Close()
+	return c.M.Run()
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(closing{m}) }

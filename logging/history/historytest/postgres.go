@@ -74,7 +74,8 @@ func start() (*Server, error) {
 		_ = os.RemoveAll(dir) // the first error counts
 		return nil, err
 	}
-	return s, s.Start()
+	err = s.Start()
+	return s, err
 }
 
 // binaries returns the folder of the newest server that is installed.
