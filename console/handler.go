@@ -1,6 +1,7 @@
 package console
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,14 @@ type Config struct {
 	Version any
 	// Schema is the flow log's JSON Schema, for /schema; nil means 404.
 	Schema []byte
+	// History is what the API tells of; nil means that nothing is remembered.
+	History History
+	// Token returns the SHA-256 of the API's token, nil where there is none: then
+	// the API answers this host only. nil stands for the latter.
+	Token func() *[sha256.Size]byte
+	// Routes are further answers of the API, by "METHOD path" below /api/v1/. They
+	// are given requests that were admitted.
+	Routes map[string]http.Handler
 	// Hosts are the names by which requests may call this server, beside
 	// localhost and IP addresses. Case does not matter.
 	Hosts []string
@@ -40,6 +49,7 @@ type Check struct {
 // Handler answers the console's requests.
 type Handler struct {
 	routes map[string]http.Handler
+	api    *api
 	hosts  []string
 	log    *slog.Logger
 }
@@ -54,7 +64,7 @@ func New(c Config) (*Handler, error) {
 		"/healthz": fixed("text/plain; charset=utf-8", []byte("ok\n")),
 		"/readyz":  ready(c.Ready),
 		"/version": fixed("application/json", append(version, '\n')),
-	}, log: c.Log}
+	}, api: newAPI(&c), log: c.Log}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -75,6 +85,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	secure(w.Header())
 	if !h.calledBy(r.Host) {
 		http.Error(w, "this server does not answer to that name", http.StatusMisdirectedRequest)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, apiPrefix) {
+		h.api.ServeHTTP(w, r)
 		return
 	}
 	route, ok := h.routes[r.URL.Path]

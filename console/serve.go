@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// The bounds of a request. Nothing that is asked here takes long.
+// The bounds of a request. Little that is asked here takes long; a stream bounds
+// each of its writes instead.
 const (
 	headTimeout  = 5 * time.Second
 	readTimeout  = 10 * time.Second
@@ -32,6 +33,7 @@ func (h *Handler) Serve(ctx context.Context, ln net.Listener) error {
 		MaxHeaderBytes:    maxHeadBytes,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
+	h.api.stopping = ctx
 	stopped := make(chan struct{})
 	unregister := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -34,6 +34,7 @@ type Config struct {
 	Identity Identity
 	DNS      DNS
 	Drain    Drain
+	History  History
 	Export   Export
 	Metrics  Metrics
 	// Credentials are what principals prove themselves with.
@@ -78,6 +79,8 @@ type Admin struct {
 	// Hosts are the names by which requests may call it, beside localhost and
 	// addresses: a defence against DNS rebinding.
 	Hosts []string
+	// Token is a reference to the API's token; "": the API answers this host only.
+	Token string
 }
 
 // Resolver says how names become addresses.
@@ -171,6 +174,7 @@ func DefaultConfig() Config {
 		Logging:   Logging{Level: "info", Format: "json", Flows: "both", Full: "block", Queue: 4096},
 		Identity:  Identity{ECS: IdentityECS{Poll: 20 * time.Second}, Metadata: "auto"},
 		DNS:       DNS{TTL: time.Minute, Refused: "nxdomain"},
+		History:   defaultHistory(),
 		Export: Export{IPFIX: ExportIPFIX{
 			TemplateRefresh: time.Minute, ObservationDomain: 1, Enterprise: ipfix.DocumentationEnterprise, MTU: ipfix.DefaultMTU,
 		}},
@@ -339,7 +343,7 @@ func origins(flags *pflag.FlagSet, env map[string]string, file *configFile) (map
 func namedSources(flags *pflag.FlagSet, env map[string]string, file *configFile) []string {
 	all := splitList(env["SALLYPORT_POLICY_SOURCES"])
 	for _, s := range settings() {
-		if strings.HasPrefix(s.key, "inspect.") {
+		if holdsReference(s.key) {
 			all = append(all, env[s.env])
 		}
 	}

@@ -55,6 +55,11 @@ func unknownVariableHint(name string, known []string) string {
 	return "unset it; `sallyport serve --help` tells which variables there are"
 }
 
+// holdsReference reports whether a key may hold a reference to a variable.
+func holdsReference(key string) bool {
+	return strings.HasPrefix(key, "inspect.") || key == "admin.token" || key == "history.store"
+}
+
 // ambientProxies warns of proxy variables: they are for the tasks, and the
 // proxy itself goes straight to the origin, whatever they say.
 func ambientProxies(env map[string]string) []string {

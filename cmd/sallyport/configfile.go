@@ -193,7 +193,7 @@ func (f *configFile) value(n *yaml.Node, path string, s *schema) {
 func (f *configFile) leaf(n *yaml.Node, path string, k kind) {
 	if !k.list {
 		f.scalar(n, path, k)
-		if strings.HasPrefix(path, "inspect.") || strings.HasPrefix(path, "credentials[") || strings.Contains(path, "].tls.") {
+		if holdsReference(path) || strings.HasPrefix(path, "credentials[") || strings.Contains(path, "].tls.") {
 			f.sources = append(f.sources, n.Value)
 		}
 		return

@@ -99,6 +99,7 @@ func (l *loaded) firstPolicy(ctx context.Context) (*policy.Policy, error) {
 	if err != nil {
 		return nil, policyFaults(err, exitUsage)
 	}
+	sources.texts = texts
 	return p, nil
 }
 

@@ -117,6 +117,9 @@ func (d *daemon) buildExport() error {
 // readers are all that is told of flow events, in the order in which they are.
 func (d *daemon) readers() []flow.Reader {
 	all := []flow.Reader{d.metrics, d.flows}
+	if d.history != nil {
+		all = append(all, d.history)
+	}
 	if d.ipfix != nil {
 		all = append(all, d.ipfix)
 	}
@@ -129,6 +132,9 @@ func (d *daemon) readers() []flow.Reader {
 // recordTasks are those that end after the last connection was recorded.
 func (d *daemon) recordTasks() []task {
 	all := []task{{"flow log", d.flows.Run}}
+	if d.history != nil {
+		all = append(all, task{"history", d.runHistory})
+	}
 	if d.ipfix != nil {
 		all = append(all, task{"ipfix", d.ipfix.Run})
 	}
@@ -150,6 +156,9 @@ func (d *daemon) lastTasks() []task {
 // droppedBy tells, by reader, how many events or lines it lost.
 func (d *daemon) droppedBy() map[string]func() uint64 {
 	all := map[string]func() uint64{"flow_log": d.flows.Dropped, "log": d.talk.Dropped}
+	if d.history != nil {
+		all["history"] = d.historyDropped
+	}
 	if d.ipfix != nil {
 		all["ipfix"] = d.ipfix.Dropped
 	}

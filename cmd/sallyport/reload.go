@@ -25,8 +25,9 @@ type reloader struct {
 	pause   func() time.Duration       // until the next look; 0: only when asked
 	asked   <-chan struct{}            // SIGHUP
 	live    *policy.Live
-	swapped func() int                            // told of a new policy; returns how many connections it cut
-	also    func(ctx context.Context, asked bool) // reads what else is read again
+	swapped func() int                                // told of a new policy; returns how many connections it cut
+	also    func(ctx context.Context, asked bool)     // reads what else is read again
+	keep    func(version string, texts []policy.Text) // remembers what came into force
 	metrics interface {
 		PolicyLoaded(version string, at time.Time)
 		PolicyFailed()
@@ -119,6 +120,7 @@ func (r *reloader) load(version string, texts []policy.Text, asked bool) {
 	old := r.live.Swap(p)
 	cut := r.swapped()
 	r.metrics.PolicyLoaded(p.Version(), time.Now())
+	r.keep(p.Version(), texts)
 	r.log.Info().Str(logging.FieldPolicy, p.Version()).Str("old_policy_version", old.Version()).
 		Int("rules", len(p.Rules())).Int("old_rules", len(old.Rules())).Int("cut", cut).Msg("policy reloaded")
 	logWarnings(r.log, p)
@@ -176,4 +178,5 @@ func letsThrough(p *policy.Policy) bool {
 func (d *daemon) reloadAlso(ctx context.Context, asked bool) {
 	d.credentials.reload(ctx, asked)
 	d.tls.reload(ctx, asked)
+	d.rereadToken(ctx, asked)
 }

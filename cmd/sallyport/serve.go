@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/console"
 	"github.com/sallyport/sallyport/logging"
 	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/logging/ipfix"
 	"github.com/sallyport/sallyport/logging/metrics"
 	"github.com/sallyport/sallyport/policy"
@@ -69,6 +70,8 @@ type daemon struct {
 	ipfix       *ipfix.Exporter // nil: no collector is configured
 	emf         *metrics.EMF    // nil: CloudWatch is told nothing
 	emfLines    *logging.AsyncWriter
+	history     *history.Store // nil: nothing is remembered
+	token       adminToken
 	metrics     *metrics.Metrics
 	live        *policy.Live
 	resolver    *resolve.Resolver
@@ -87,6 +90,7 @@ type daemon struct {
 // there is a socket. When a step fails, what was opened is closed.
 func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.Writer) (_ *daemon, err error) {
 	d := &daemon{cfg: l, live: policy.NewLive(), talk: logging.Async(stderr, 0)}
+	d.token = adminToken{entry: l.Admin.Token, place: l.place("admin.token")}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -120,9 +124,16 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if err = d.buildExport(); err != nil {
 		return nil, err
 	}
+	if err = d.buildHistory(ctx); err != nil {
+		return nil, err
+	}
+	if err = d.token.read(ctx); err != nil {
+		return nil, err
+	}
 	d.metrics = metrics.New(d.metricsConfig())
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
+	d.remember(p.Version(), l.sources.texts)
 	if d.admin, err = new(net.ListenConfig).Listen(ctx, "tcp", l.Admin.Address); err != nil {
 		return nil, bindFault("admin.address", l.origins["admin.address"], err)
 	}
@@ -155,6 +166,9 @@ func (d *daemon) close() {
 	}
 	if d.admin != nil {
 		_ = d.admin.Close() // the build's error is the one that counts
+	}
+	if d.history != nil {
+		_ = d.history.Close() // likewise
 	}
 	if d.steering != nil {
 		d.steering.Close()
@@ -211,6 +225,7 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Policy:      d.cfg.sources.ages,
 		Identity:    d.callers.stats(),
 		TLS:         d.tls.stats(),
+		History:     d.historyStats(),
 		Dropped:     d.droppedBy(),
 		Exported:    d.exportedBy(),
 	}
@@ -241,10 +256,14 @@ func dnsStats(s resolve.Stats) metrics.DNSStats {
 func (d *daemon) consoleConfig() console.Config {
 	b := readBuild()
 	b.Modules = nil
-	return console.Config{
+	c := console.Config{
 		Ready: d.ready, Metrics: d.metrics.Handler(), Version: b, Schema: logging.FlowSchema(),
-		Hosts: d.cfg.Admin.Hosts, Log: logging.Slog(d.log),
+		Hosts: d.cfg.Admin.Hosts, Token: d.token.sum.Load, Log: logging.Slog(d.log),
 	}
+	if d.history != nil {
+		c.History = d.history
+	}
+	return c
 }
 
 func (d *daemon) proxyConfig() proxy.Config {
@@ -292,7 +311,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	reload := &reloader{
 		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
 		asked: asked, live: d.live,
-		swapped: d.proxy.PolicyChanged, also: d.reloadAlso, metrics: d.metrics, log: d.log,
+		swapped: d.proxy.PolicyChanged, also: d.reloadAlso, keep: d.remember, metrics: d.metrics, log: d.log,
 	}
 	d.announce()
 	return inStages(ctx,

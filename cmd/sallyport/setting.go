@@ -69,6 +69,7 @@ func settings() []setting {
 		{key: "listeners", flag: "listen", kind: listeners(), get: func(c *Config) any { return plainListeners(c.Listeners) }},
 		{key: "admin.address", flag: "admin", kind: address(), get: func(c *Config) any { return c.Admin.Address }},
 		{key: "admin.hosts", kind: hostNames(), get: func(c *Config) any { return c.Admin.Hosts }},
+		{key: "admin.token", kind: tokenReference(), get: func(c *Config) any { return c.Admin.Token }},
 		{key: "policy", env: "SALLYPORT_POLICY_SOURCES", flag: "policy", kind: policySource(), get: func(c *Config) any { return c.Policy }},
 		{key: "resolver.servers", flag: "resolver", kind: nameServer(), get: func(c *Config) any { return c.Resolver.Servers }},
 		{key: "resolver.hosts", kind: fixedHosts(), get: func(c *Config) any { return plainHosts(c.Resolver.Hosts) }},
@@ -96,6 +97,7 @@ func settings() []setting {
 	}
 	all = append(all, identitySettings()...)
 	all = append(all, dnsSettings()...)
+	all = append(all, historySettings()...)
 	all = append(all, exportSettings()...)
 	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {
@@ -227,6 +229,16 @@ func keyReference(paths string) kind {
 		}
 		return "", ""
 	}}
+}
+
+func tokenReference() kind {
+	k := keyReference("")
+	check := k.check
+	k.check = func(s string) (string, string) {
+		wrong, _ := check(s)
+		return wrong, "write env:NAME, file:PATH or secretsmanager:NAME-OR-ARN; the token itself never stands here"
+	}
+	return k
 }
 
 // keyFile is a key's place as a path; references is the key of the

@@ -71,6 +71,7 @@ func (e *sourceError) Unwrap() error { return e.err }
 // ages and detail may be asked for by any.
 type sourceSet struct {
 	sources []*sourceState
+	texts   []policy.Text // of the first policy
 	every   time.Duration // reload.every
 	log     zerolog.Logger
 }

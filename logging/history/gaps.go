@@ -8,11 +8,12 @@ import (
 
 // Gap is a time in which a proxy could not keep everything.
 type Gap struct {
-	Instance string
-	From, To time.Time
-	Events   int64 // lost before they were added up: in no figure
-	Flows    int64 // lost as flows; the figures have them
-	Reason   string
+	Instance string    `json:"instance"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	Events   int64     `json:"events"` // lost before they were added up: in no figure
+	Flows    int64     `json:"flows"`  // lost as flows; the figures have them
+	Reason   string    `json:"reason"`
 }
 
 // Gaps returns the gaps that end at or after since, oldest first. One without

@@ -18,6 +18,8 @@ const (
 	retainEvery = time.Minute
 	// writePatience bounds one try to write a batch.
 	writePatience = 15 * time.Second
+	// rowBytes is about what a row takes, with its part of the indexes.
+	rowBytes = 500
 	// maxPause is how long a store that fails is left alone at most.
 	maxPause = 15 * time.Second
 )
@@ -60,6 +62,7 @@ type run struct {
 	stuck    *batch // that was not taken
 	n        uint64
 	pause    time.Duration
+	written  int64     // about how many bytes since retention was seen to
 	retained time.Time // monotonic: when retention was last seen to
 	clock    *steadiness
 }
@@ -75,9 +78,10 @@ func (r *run) turn(ctx context.Context) time.Duration {
 		return r.pause
 	}
 	r.pause = 0
+	r.well()
 	r.clock.look()
-	if r.retained.IsZero() || time.Since(r.retained) >= retainEvery {
-		r.retained = time.Now()
+	if r.retained.IsZero() || time.Since(r.retained) >= retainEvery || r.written > r.cfg.Retention.Size/8 && r.cfg.Retention.Size > 0 {
+		r.retained, r.written = time.Now(), 0
 		if err := r.retain(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn().Err(err).Msg("what is old in the history was not removed")
 		}
@@ -94,15 +98,10 @@ func (r *run) flush(ctx context.Context) error {
 		r.hold()
 		return err
 	}
-	r.mu.Lock()
-	if r.stuck == nil && r.observer.idle() {
-		r.wellLocked()
-	}
-	r.mu.Unlock()
 	for range 2 {
 		if r.stuck == nil {
 			if r.stuck = r.observer.take(); r.stuck == nil {
-				return nil
+				return r.savePolicies(ctx)
 			}
 			r.n++
 			r.stuck.n = r.n
@@ -111,7 +110,7 @@ func (r *run) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return r.savePolicies(ctx)
 }
 
 // hold takes the first batch that finds no store, so that the gap begins with
@@ -130,6 +129,7 @@ func (r *run) write(ctx context.Context) error {
 	switch {
 	case err == nil:
 		r.stuck = nil
+		r.written += int64(len(b.flows)+len(b.sums)) * rowBytes
 		r.Store.took(b)
 		return nil
 	case damaged(err) && r.engine == engineFile:
@@ -189,13 +189,6 @@ func (r *run) drain(ctx context.Context) error {
 	}
 	r.cfg.Log.Error().Err(err).Int("lost", lost).Msg("the end of the history could not be written")
 	return nil
-}
-
-// idle reports whether nothing waits to be written.
-func (o *observer) idle() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.batch.empty()
 }
 
 // gap adds to what the next batch tells of losses.

@@ -74,12 +74,12 @@ type Target struct {
 // Call is what an inspected request asked of S3, as far as a policy decides on
 // it.
 type Call struct {
-	Host      string // inside TLS
-	Operation string
-	ACL       string
-	Scheme    policy.S3Scheme
-	Account   string       // the signer's, "" when it is not known
-	Source    policy.S3Ref // that a copy reads, Form "" when nothing is copied
+	Host      string          `json:"host,omitempty"` // inside TLS
+	Operation string          `json:"operation,omitempty"`
+	ACL       string          `json:"acl,omitempty"`
+	Scheme    policy.S3Scheme `json:"scheme,omitempty"`
+	Account   string          `json:"account,omitempty"` // the signer's, "" when it is not known
+	Source    policy.S3Ref    `json:"source,omitzero"`   // that a copy reads, Form "" when nothing is copied
 }
 
 // Figures are what was done at a site, or at many.

@@ -35,6 +35,8 @@ type Store struct {
 	bytes  int64
 	last   time.Time // a batch was taken
 	counts struct{ flows, batches, failures uint64 }
+	// policies came into force and are to be kept.
+	policies []Version
 }
 
 // openPatience bounds the first try to open a store: traffic waits for it.
@@ -201,10 +203,12 @@ func (s *Store) took(b *batch) {
 	s.counts.batches++
 	s.counts.flows += uint64(len(b.flows))
 	s.last = s.cfg.Clock()
-	s.wellLocked()
 }
 
-func (s *Store) wellLocked() {
+// well notes that nothing is wrong any more, and says so if something was.
+func (s *Store) well() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.fault != nil {
 		s.cfg.Log.Info().Str("store", s.Name()).Float64("seconds", s.cfg.Clock().Sub(s.since).Seconds()).Msg("the history is written again")
 	}

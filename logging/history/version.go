@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -65,6 +66,39 @@ func (s *Store) SaveVersion(ctx context.Context, v Version) error {
 			flow.NewID(), v.Version, micros(v.At), v.Instance, v.Who, v.Note, string(encoded), last.Version, diffTexts(last.Texts, v.Texts))
 		return err
 	})
+}
+
+// maxPolicies bounds the policies that wait for the store.
+const maxPolicies = 16
+
+// Remember is [Store.SaveVersion] that never waits: Run does it, when the store
+// is there. Of very many that wait, the oldest are forgotten.
+func (s *Store) Remember(v Version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policies = append(s.policies, v)
+	if n := len(s.policies) - maxPolicies; n > 0 {
+		s.policies = slices.Delete(s.policies, 0, n)
+	}
+}
+
+// savePolicies does what [Store.Remember] was asked for.
+func (s *Store) savePolicies(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if len(s.policies) == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		v := s.policies[0]
+		s.mu.Unlock()
+		if err := s.SaveVersion(ctx, v); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.policies = s.policies[1:]
+		s.mu.Unlock()
+	}
 }
 
 const versionColumns = "id, version, at, instance, who, note, texts, previous, diff"

@@ -46,6 +46,9 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 	if a.c.TLS != nil {
 		collectTLS(ch, a.c.TLS())
 	}
+	if a.c.History != nil {
+		collectHistory(ch, a.c.History())
+	}
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}
@@ -93,6 +96,28 @@ func collectTLS(ch chan<- prometheus.Metric, all []TLSListener) {
 				desc("listener_tls_expires_timestamp_seconds", "When the first certificate, client CA or CRL of a listener expires.", []string{"listener", l.Address, "what", kind}),
 				prometheus.GaugeValue, float64(at.Unix()))
 		}
+	}
+}
+
+func collectHistory(ch chan<- prometheus.Metric, s HistoryStats) {
+	up := 0
+	if s.Up {
+		up = 1
+	}
+	ch <- gauge("history_up", "1 while the history's store takes what is written: alarm on 0.", up)
+	ch <- counter("history_events_total", "Flow events that the history was told of.", s.Events)
+	ch <- counter("history_flows_written_total", "Flows that the history's store took.", s.Flows)
+	ch <- counter("history_flows_unkept_total", "Flows that were counted and not kept, since there were too many to new names.", s.Unkept)
+	ch <- counter("history_folded_total", "Attempts counted under one name for many, since their caller made up too many.", s.Folded)
+	ch <- counter("history_batches_total", "Batches that the history's store took.", s.Batches)
+	ch <- counter("history_failures_total", "Batches that the history's store did not take, each try.", s.Failures)
+	ch <- gauge("history_pending", "Flows and sums that wait for the history's store.", s.Pending)
+	ch <- prometheus.MustNewConstMetric(
+		desc("history_store_bytes", "About how much the history's store holds.", nil), prometheus.GaugeValue, float64(s.Bytes))
+	if !s.LastWrite.IsZero() {
+		ch <- prometheus.MustNewConstMetric(
+			desc("history_last_write_timestamp_seconds", "When the history's store took a batch last.", nil),
+			prometheus.GaugeValue, float64(s.LastWrite.UnixMilli())/1000)
 	}
 }
 

@@ -25,6 +25,9 @@
 //	sallyport_identity_tasks                           ECS tasks that are known; and identity_age_seconds: alarm on it
 //	sallyport_identity_lookups_total{result}           hit, found, unknown, absent, unanswered
 //	sallyport_identity_errors_total                    calls to AWS that failed
+//	sallyport_history_up                               1 while the store takes what is written: alarm on 0
+//	sallyport_history_events_total                     and flows_written, flows_unkept, folded, batches, failures
+//	sallyport_history_pending                          what waits; store_bytes, last_write_timestamp_seconds
 //	sallyport_events_dropped_total{sink}               events or lines that a reader lost
 //	sallyport_events_exported_total{sink}              flows that were sent to a collector
 //	sallyport_build_info{version,revision,goversion}

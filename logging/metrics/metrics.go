@@ -30,6 +30,8 @@ type Config struct {
 	Identity func() IdentityStats
 	// TLS returns the listeners that speak TLS; nil leaves them out.
 	TLS func() []TLSListener
+	// History returns the figures of logging/history; nil leaves them out.
+	History func() HistoryStats
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
@@ -89,6 +91,20 @@ type TLSListener struct {
 	Failed  bool // what was to be reloaded last is not in force
 	// Expires is when the first of a kind does: "certificate", "client_ca", "crl".
 	Expires map[string]time.Time
+}
+
+// HistoryStats are how well what was visited is remembered, since the start.
+type HistoryStats struct {
+	Up        bool      // the store took what came last
+	Events    uint64    // observed
+	Flows     uint64    // written
+	Unkept    uint64    // flows that were counted and not kept
+	Folded    uint64    // attempts counted under one name for many
+	Batches   uint64    // written
+	Failures  uint64    // of writing
+	Pending   int       // flows and sums that wait for the store
+	Bytes     int64     // of the store; 0: not known
+	LastWrite time.Time // zero for never
 }
 
 // Metrics collects and serves the metrics. It is a flow.Reader and safe for
