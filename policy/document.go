@@ -121,6 +121,9 @@ func readDocument(t Text) *document {
 	}
 	d.mode = d.readMode(mode, until)
 	d.checkVersion(root, version)
+	if IsOverlay(t.Name) {
+		d.holdOverlay(root)
+	}
 	return d
 }
 

@@ -112,7 +112,7 @@ func (c *compiler) unknown(all []*document) {
 		return
 	}
 	for i := range c.policy.sources {
-		if s := &c.policy.sources[i]; s.ecs != nil {
+		if s := &c.policy.sources[i]; s.ecs != nil && !IsOverlay(s.pos.File) {
 			c.policy.unknownDenied = true
 			c.note(s.pos, "write unknown_source: allow to leave them to the rules for everybody, or unknown_source: deny to say so",
 				"the source %q asks for ECS tasks, so callers that are not identified are denied (unknown_source)", s.name)
