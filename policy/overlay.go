@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -89,7 +90,7 @@ func LoadOverlays(documents ...Text) (p *Policy, used []Text, refused map[string
 	}
 	refused = map[string]error{}
 	for _, o := range overlays {
-		with := append(used[:len(used):len(used)], o)
+		with := slices.Concat(used, []Text{o})
 		better, why := Load(with...)
 		if why != nil {
 			refused[o.Name] = why
