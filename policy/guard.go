@@ -200,6 +200,18 @@ func embedded(p netip.Prefix) [4]embedding {
 	}
 }
 
+// Carried returns the IPv4 addresses that an IPv6 address carries for those who
+// translate it (NAT64, 6to4, Teredo and the like), nil for nearly every address.
+func Carried(a netip.Addr) []netip.Addr {
+	var all []netip.Addr
+	for _, e := range embedded(single(a.Unmap())) {
+		if e.IsValid() {
+			all = append(all, e.Addr())
+		}
+	}
+	return all
+}
+
 // carried reads the IPv4 prefix that stands in four bytes of p's addresses,
 // given in ascending order, each combined with mask. Bits that p leaves open
 // stay open.

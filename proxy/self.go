@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/policy"
 )
 
 // selfRefresh bounds how old the list of this machine's addresses may be: an
@@ -23,8 +25,15 @@ type self struct {
 }
 
 // includes reports whether connecting to dst would reach one of this
-// process's own sockets.
+// process's own sockets, by way of a translator (NAT64, 6to4) too.
 func (s *self) includes(dst netip.AddrPort) bool {
+	return s.reaches(dst) || slices.ContainsFunc(policy.Carried(dst.Addr()), func(a netip.Addr) bool {
+		return s.reaches(netip.AddrPortFrom(a, dst.Port()))
+	})
+}
+
+// reaches is includes where dst is taken as it stands.
+func (s *self) reaches(dst netip.AddrPort) bool {
 	addr := dst.Addr().Unmap()
 	for _, sock := range s.sockets {
 		if sock.Port() != dst.Port() {
