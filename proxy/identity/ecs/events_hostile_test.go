@@ -30,7 +30,7 @@ func TestHostileEventsOfOthers(t *testing.T) {
 				ours := proxytest.ECSTask{ID: "ours", IPv4: "10.55.0.1", Created: born(99)}
 				known[ours.ARN()] = true
 				d.fake.Fault(failing("ecs:DescribeTasks", func(c proxytest.AWSCall) *proxytest.AWSFault {
-					for _, a := range strings.Fields(c.Tasks) {
+					for a := range strings.FieldsSeq(c.Tasks) {
 						if !known[a] {
 							return &proxytest.AWSFault{Status: http.StatusBadRequest, Code: "InvalidParameterException", Message: "Invalid identifier: " + a}
 						}
