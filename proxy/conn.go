@@ -85,6 +85,9 @@ func (c *conn) begin(ctx context.Context, buf []byte) (first []byte, taken bool,
 	} else {
 		first, err = c.readProxyHeader(buf)
 	}
+	if len(first) > 0 || err != nil {
+		c.s.callers.note(c, err)
+	}
 	if len(first) > 0 && c.listener.TLS != nil {
 		first, taken = c.unwrap(ctx, buf, first)
 	}

@@ -81,6 +81,7 @@ func (c *conn) readProxyHeader(buf []byte) (first []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	c.s.callers.headers.Add(1)
 	c.stand(b)
 	if rest := buf[n.header:n.taken]; len(rest) > 0 {
 		return rest, nil

@@ -86,6 +86,7 @@ type Server struct {
 	turn       atomic.Uint32 // of loops, see nextLoop
 	buffers    relayBuffers
 	sniffed    sniffBuffers
+	callers    callers
 	sent       *sent // nil where no connection can come back
 	listeners  []*net.TCPListener
 	work       sync.WaitGroup // accepted connections, and who accepts them

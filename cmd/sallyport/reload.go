@@ -179,4 +179,12 @@ func (d *daemon) reloadAlso(ctx context.Context, asked bool) {
 	d.credentials.reload(ctx, asked)
 	d.tls.reload(ctx, asked)
 	d.rereadToken(ctx, asked)
+	d.advice.say()
+}
+
+// policyChanged tells everybody of a new policy, and returns how many
+// connections that cut.
+func (d *daemon) policyChanged() int {
+	d.advice.forget() // it is said with the next look, of this policy
+	return d.proxy.PolicyChanged()
 }

@@ -77,6 +77,7 @@ type daemon struct {
 	callers     *callers
 	credentials *credentials // nil: nobody can prove anything by a password
 	tls         tlsListeners // by listener; nil in it: that speaks none
+	advice      *advice
 	proxy       *proxy.Server
 	steering    *steer.Server // nil: no DNS server is configured
 	admin       net.Listener
@@ -129,6 +130,7 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if err = d.token.read(ctx); err != nil {
 		return nil, err
 	}
+	d.advice = &advice{log: d.log, look: d.lookAtCallers}
 	d.metrics = metrics.New(d.metricsConfig())
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
@@ -236,7 +238,8 @@ func (d *daemon) connectionStats() metrics.ConnectionStats {
 	if d.proxy == nil {
 		return metrics.ConnectionStats{}
 	}
-	return metrics.ConnectionStats(d.proxy.Counts())
+	c := d.proxy.Counts()
+	return metrics.ConnectionStats{Accepted: c.Accepted, Refused: c.Refused, Active: c.Active, Headless: d.proxy.Callers().Headless}
 }
 
 // dnsStats folds the resolver's figures into the few that are exported. A
@@ -304,7 +307,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	reload := &reloader{
 		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
 		asked: asked, live: d.live,
-		swapped: d.proxy.PolicyChanged, also: d.reloadAlso, keep: d.remember, metrics: d.metrics, log: d.log,
+		swapped: d.policyChanged, also: d.reloadAlso, keep: d.remember, metrics: d.metrics, log: d.log,
 	}
 	d.announce()
 	return inStages(ctx,
@@ -414,4 +417,5 @@ func (d *daemon) announce() {
 	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
 	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Int("callers", p.Sources()).Strs("sources", d.cfg.Policy).Msg("policy in force")
 	logWarnings(d.log, p)
+	d.advice.say()
 }

@@ -20,6 +20,7 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 		ch <- counter("connections_accepted_total", "Connections accepted, refused ones included.", s.Accepted)
 		ch <- counter("connections_refused_total", "Connections refused by a limit.", s.Refused)
 		ch <- gauge("connections_active", "Connections open to clients.", s.Active)
+		ch <- counter("connections_without_proxy_header_total", "Connections refused, for their listener requires a PROXY header from proxy_from.", s.Headless)
 	}
 	if a.c.DNS != nil {
 		s := a.c.DNS()

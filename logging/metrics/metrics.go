@@ -44,6 +44,7 @@ type ConnectionStats struct {
 	Accepted uint64 // refused ones included
 	Refused  uint64 // by a limit
 	Active   int
+	Headless uint64 // refused without the PROXY header that their listener requires
 }
 
 // DNSStats are the resolver's figures since the start. Each lookup counts once.
