@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	wire "encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,9 +11,9 @@ import (
 	"maps"
 	"net"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +21,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/netsampler/goflow2/v2/decoders/netflow"
 
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/logging/ipfix"
 	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
@@ -96,55 +100,161 @@ func TestIPFIXNfdump(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.twoOrigins()
-	files := filepath.Join(w.dir, "nfcapd")
-	if err := os.Mkdir(files, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	addr := loopback()
-	capture := exec.Command(need(t, "nfcapd"), "-b", addr, "-p", "4739", "-w", files)
-	var said bytes.Buffer
-	capture.Stdout, capture.Stderr = &said, &said
-	if err := capture.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- capture.Wait() }()
-	t.Cleanup(func() { _ = capture.Process.Kill() })
-	awaitUDP(t, addr, 4739)
-
-	w.name("collector.example.test", addr)
+	nf := startNfcapd(t)
+	w.name("collector.example.test", nf.addr)
 	r := w.serve(twoNames, setting("export.ipfix.collector", "udp://collector.example.test:4739"))
 	someTraffic(t, w, r)
 	want := recorded(t, r)
 	r.signal(syscall.SIGTERM) // which sends what waits
 	r.wait()
-	if err := capture.Process.Signal(syscall.SIGTERM); err != nil { // which writes the file
-		t.Fatal(err)
-	}
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		t.Fatal("nfcapd did not end")
-	}
-	text := command{path: need(t, "nfdump"), args: []string{"-R", files, "-o", "json"}, env: []string{"TZ=UTC"}}.run(t)
-	got := nfdumpFlows(t, text.stdout)
-	for port, flow := range want {
-		switch nf := got[port]; {
-		case flow.dst == "" && flow.start == "": // denied: no address, and one moment
-			flow.dst, flow.start = nf.dst, nf.start
-			if nf.dst != "" && nf.dst != "0.0.0.0" && nf.dst != "203.0.113.9" {
-				t.Errorf("nfdump reads a destination of a denied flow: %+v", nf)
+	got := nf.stop()
+	for port, logged := range want {
+		read := got[port]
+		if logged.dst == "" && logged.start == "" { // denied: no address, and one moment
+			logged.dst, logged.start = read.dst, read.start
+			if read.dst != "0.0.0.0" && read.dst != "203.0.113.9" {
+				t.Errorf("nfdump reads a destination of a denied flow: %+v", read)
 			}
-			fallthrough
-		default:
-			if nf != flow {
-				t.Errorf("nfdump reads\n%+v, the flow log says\n%+v", nf, flow)
-			}
+		}
+		if read != logged {
+			t.Errorf("nfdump reads\n%+v, the flow log says\n%+v", read, logged)
 		}
 	}
 	if len(got) != len(want) || len(want) != 5 {
-		t.Errorf("%d flows exported, %d recorded\n%s\n%s", len(got), len(want), text.stdout, &said)
+		t.Errorf("%d flows exported, %d recorded", len(got), len(want))
 	}
+}
+
+// TestIPFIXNfdumpRecords: what the traffic above has no occasion for: IPv6,
+// both families in one flow, large counters, long names, many messages.
+func TestIPFIXNfdumpRecords(t *testing.T) {
+	t.Parallel()
+	nf := startNfcapd(t)
+	x, err := ipfix.New(ipfix.Config{Collector: ipfix.Collector{Network: "udp", Host: nf.addr, Port: 4739}, Domain: 1, MTU: ipfix.MinMTU})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+	want := map[int]exported{}
+	start := time.Date(2026, 11, 23, 8, 0, 0, 1_000_000, time.UTC)
+	const flows = 300
+	for i := range flows {
+		r := flow.Record{
+			ID: strconv.Itoa(i), Start: start.Add(time.Duration(i) * time.Second), Client: netip.MustParseAddrPort("10.0.16.9:1000"),
+			Host: strings.Repeat("h", i), Peer: netip.MustParseAddrPort("203.0.113.7:443"), Rule: strings.Repeat("r", 3*i%250),
+			BytesSent: int64(i) << 32, BytesReceived: 1<<40 + int64(i),
+		}
+		if i%3 > 0 {
+			r.Peer = netip.MustParseAddrPort("[2001:db8::7]:8443")
+		}
+		if i%3 == 2 {
+			r.Client = netip.MustParseAddrPort("[2001:db8::9]:1000")
+		}
+		r.Client = netip.AddrPortFrom(r.Client.Addr(), uint16(1000+i))
+		r.End = r.Start.Add(1234 * time.Millisecond)
+		src := r.Client.Addr().String()
+		if i%3 == 1 {
+			src = "::ffff:" + src // beside an IPv6 address
+		}
+		const layout = "2006-01-02T15:04:05.000Z"
+		want[1000+i] = exported{
+			src: src, dst: r.Peer.Addr().String(), srcPort: 1000 + i, dstPort: int(r.Peer.Port()),
+			sent: r.BytesSent, received: r.BytesReceived, start: r.Start.Format(layout), end: r.End.Format(layout),
+		}
+		x.Observe(flow.Event{Kind: flow.Closed, Record: r})
+		nf.taken(func() bool { return x.Sent() == uint64(i+1) }) // its socket's buffer is small
+	}
+	cancel()
+	if err := <-ended; err != nil || x.Dropped() != 0 {
+		t.Errorf("%v, %d dropped", err, x.Dropped())
+	}
+	if d := cmp.Diff(want, nf.stop(), cmp.AllowUnexported(exported{})); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestIPFIXSilentCollector: one that never reads costs no connection, and does
+// not keep the proxy from ending.
+func TestIPFIXSilentCollector(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.twoOrigins()
+	ln := listen(t, "127.0.0.1:0") // accepts by the kernel alone
+	defer ln.Close()
+	r := w.serve(twoNames, setting("export.ipfix.collector", "tcp://"+ln.Addr().String()))
+	for range 3 {
+		someTraffic(t, w, r)
+	}
+	r.signal(syscall.SIGTERM)
+	if code := r.wait(); code != 0 {
+		t.Errorf("the proxy ended with %d", code)
+	}
+}
+
+// nfcapd is Debian's collector at work.
+type nfcapd struct {
+	t     *testing.T
+	addr  string // it listens on, port 4739
+	files string
+	cmd   *exec.Cmd
+	said  bytes.Buffer
+	ended chan error
+}
+
+func startNfcapd(t *testing.T) *nfcapd {
+	t.Helper()
+	nf := &nfcapd{t: t, addr: loopback(), files: t.TempDir(), ended: make(chan error, 1)}
+	nf.cmd = exec.Command(need(t, "nfcapd"), "-b", nf.addr, "-p", "4739", "-w", nf.files)
+	nf.cmd.Stdout, nf.cmd.Stderr = &nf.said, &nf.said
+	if err := nf.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { nf.ended <- nf.cmd.Wait() }()
+	t.Cleanup(func() { _ = nf.cmd.Process.Kill() })
+	nf.taken(func() bool { return true })
+	return nf
+}
+
+// taken waits until something is so, nfcapd listens, and nothing waits in its
+// socket.
+func (nf *nfcapd) taken(also func() bool) {
+	nf.t.Helper()
+	local := fmt.Sprintf(" %08X:%04X 00000000:0000 07 00000000:00000000 ", wire.LittleEndian.Uint32(net.ParseIP(nf.addr).To4()), 4739)
+	for deadline := time.Now().Add(patience); ; {
+		table, err := os.ReadFile("/proc/net/udp")
+		if err != nil {
+			nf.t.Fatal(err)
+		}
+		if also() && bytes.Contains(table, []byte(local)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			nf.t.Fatalf("nobody reads at %s:4739", nf.addr)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// stop ends it, which writes its file, and returns the flows by source port.
+func (nf *nfcapd) stop() map[int]exported {
+	nf.t.Helper()
+	if err := nf.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		nf.t.Fatal(err)
+	}
+	select {
+	case <-nf.ended:
+	case <-time.After(patience):
+		nf.t.Fatal("nfcapd did not end")
+	}
+	out := command{path: need(nf.t, "nfdump"), args: []string{"-R", nf.files, "-o", "json"}, env: []string{"TZ=UTC"}}.run(nf.t)
+	nf.t.Cleanup(func() {
+		if nf.t.Failed() {
+			nf.t.Logf("nfcapd said:\n%s", &nf.said)
+		}
+	})
+	return nfdumpFlows(nf.t, out.stdout)
 }
 
 // nfdumpFlows reads nfdump's JSON, by source port.
@@ -155,6 +265,8 @@ func nfdumpFlows(t *testing.T, text string) map[int]exported {
 		Last     string `json:"last"`
 		Src4     string `json:"src4_addr"`
 		Dst4     string `json:"dst4_addr"`
+		Src6     string `json:"src6_addr"`
+		Dst6     string `json:"dst6_addr"`
 		SrcPort  int    `json:"src_port"`
 		DstPort  int    `json:"dst_port"`
 		InBytes  int64  `json:"in_bytes"`
@@ -166,31 +278,11 @@ func nfdumpFlows(t *testing.T, text string) map[int]exported {
 	all := map[int]exported{}
 	for _, f := range flows {
 		all[f.SrcPort] = exported{
-			src: f.Src4, dst: f.Dst4, srcPort: f.SrcPort, dstPort: f.DstPort, sent: f.InBytes, received: f.OutBytes,
+			src: f.Src4 + f.Src6, dst: f.Dst4 + f.Dst6, srcPort: f.SrcPort, dstPort: f.DstPort, sent: f.InBytes, received: f.OutBytes,
 			start: f.First + "Z", end: f.Last + "Z",
 		}
 	}
 	return all
-}
-
-// awaitUDP waits until some process listens on the address.
-func awaitUDP(t *testing.T, addr string, port int) {
-	t.Helper()
-	ip := net.ParseIP(addr).To4()
-	local := fmt.Sprintf(" %08X:%04X ", wire.LittleEndian.Uint32(ip), port)
-	for deadline := time.Now().Add(patience); ; {
-		table, err := os.ReadFile("/proc/net/udp")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(table, []byte(local)) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("nobody listens on %s:%d", addr, port)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
 }
 
 // TestIPFIXGoflow2: another collector's decoder reads the enterprise elements
@@ -229,10 +321,10 @@ func TestIPFIXGoflow2(t *testing.T) {
 	if len(got) != len(want) || len(want) != 5 {
 		t.Errorf("%d flows exported, %d recorded", len(got), len(want))
 	}
-	for _, flow := range got {
-		l := want[flow["sallyportFlowId"]]
+	for _, fields := range got {
+		l := want[fields["sallyportFlowId"]]
 		if l == nil {
-			t.Fatalf("the flow log knows nothing of %v", flow)
+			t.Fatalf("the flow log knows nothing of %v", fields)
 		}
 		for name, value := range map[string]string{
 			"sallyportHost": l.Server.Address, "sallyportTlsServerName": l.TLS.Client.ServerName, "sallyportVerdict": l.Sallyport.Verdict,
@@ -240,8 +332,8 @@ func TestIPFIXGoflow2(t *testing.T) {
 			"sallyportPolicyVersion": l.Sallyport.PolicyVersion, "sallyportVia": l.Sallyport.Via, "sallyportEcsFamily": "billing",
 			"sallyportEcsRevision": "\x00\x00\x00\x07",
 		} {
-			if flow[name] != value {
-				t.Errorf("%s is %q, the flow log says %q", name, flow[name], value)
+			if fields[name] != value {
+				t.Errorf("%s is %q, the flow log says %q", name, fields[name], value)
 			}
 		}
 	}
@@ -290,14 +382,14 @@ func decodeIPFIX(t *testing.T, messages <-chan []byte) []map[string]string {
 				}
 			case netflow.DataFlowSet:
 				for _, d := range s.Records {
-					flow := map[string]string{}
+					fields := map[string]string{}
 					for _, f := range d.Values {
 						if f.PenProvided {
 							key := wire.BigEndian.AppendUint16(wire.BigEndian.AppendUint32(nil, f.Pen), f.Type)
-							flow[names[string(key)]] = string(f.Value.([]byte))
+							fields[names[string(key)]] = string(f.Value.([]byte))
 						}
 					}
-					flows = append(flows, flow)
+					flows = append(flows, fields)
 				}
 			}
 		}

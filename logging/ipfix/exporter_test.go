@@ -258,20 +258,31 @@ func TestCollectorThatDoesNotRead(t *testing.T) {
 
 // What waits while the collector is away is delivered when it comes back.
 func TestOutageIsBridged(t *testing.T) {
-	first := listenTCP(t)
-	addr := first.Addr().String()
-	x := exporter(t, Config{Collector: at("tcp", first.Addr())})
-	_ = first.Close()
+	ln := listenTCP(t)
+	to := at("tcp", ln.Addr())
+	back := make(chan struct{})
+	failed := make(chan struct{}, 1)
+	x := exporter(t, Config{
+		Collector: Collector{Network: "tcp", Host: "collector.test", Port: to.Port},
+		Lookup: func(context.Context, string) ([]netip.Addr, error) {
+			select {
+			case <-back:
+				return []netip.Addr{netip.MustParseAddr(to.Host)}, nil
+			default:
+			}
+			select {
+			case failed <- struct{}{}:
+			default:
+			}
+			return nil, errors.New("no such host")
+		},
+	})
 	running(t, x)
+	<-failed
 	for i := range 100 {
 		x.Observe(numbered(i))
 	}
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Skipf("somebody else took the port: %v", err)
-	}
-	defer ln.Close()
-	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	close(back)
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -289,11 +300,12 @@ func TestOutageIsBridged(t *testing.T) {
 // A collector that moved to another address is followed by UDP, where nobody
 // says that it is gone.
 func TestCollectorMoves(t *testing.T) {
-	first := listenUDP(t)
-	port := netip.MustParseAddrPort(first.LocalAddr().String()).Port()
-	second, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", fmt.Sprintf("127.0.0.2:%d", port))
-	if err != nil {
-		t.Skipf("somebody else has the port: %v", err)
+	var first, second net.PacketConn
+	var port uint16
+	for second == nil { // a port that is free at both addresses
+		first = listenUDP(t)
+		port = netip.MustParseAddrPort(first.LocalAddr().String()).Port()
+		second, _ = new(net.ListenConfig).ListenPacket(t.Context(), "udp", fmt.Sprintf("127.0.0.2:%d", port))
 	}
 	defer second.Close()
 	_ = second.SetReadDeadline(time.Now().Add(patience))
