@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,5 +113,45 @@ func TestEMF(t *testing.T) {
 	}
 	if flows != 2 || denied != 1 || byReason["allow rule"] != 1 || byReason["deny no_rule"] != 1 || !strings.Contains(last, "_aws") {
 		t.Errorf("%v flows, %v denied, %v; the last line is %s", flows, denied, byReason, last)
+	}
+}
+
+// TestEMFStalledOutput: a reader of standard output that has stopped costs
+// lines, and neither a connection nor the end of the process.
+func TestEMFStalledOutput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	r := w.serve(twoNames, setting("metrics.emf.namespace", "Sallyport"), setting("metrics.emf.every", "1s"),
+		setting("logging.full", "drop"), setting("logging.queue", 16), func(c *rigConfig) { c.stdout = writer })
+	writer.Close()
+	for range 10 {
+		r.deniedTimes(100) // each of which is answered, though a pipe holds some hundred lines
+	}
+	if r.dropped() == 0 {
+		t.Error("nothing was dropped: the output never stalled")
+	}
+	r.signal(syscall.SIGTERM)
+	r.awaitLog("every connection has ended")
+	var text strings.Builder
+	if _, err := io.Copy(&text, reader); err != nil { // what waits can be written now
+		t.Fatal(err)
+	}
+	r.wait()
+	var metrics int
+	for line := range strings.Lines(text.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Fatalf("no whole line: %q", line)
+		}
+		if strings.Contains(line, `"_aws"`) {
+			metrics++
+		}
+	}
+	if metrics == 0 || !strings.Contains(text.String(), `"FlowsDenied"`) {
+		t.Errorf("%d lines for CloudWatch in %d bytes", metrics, text.Len())
 	}
 }

@@ -180,6 +180,51 @@ func dashboardExprs(t *testing.T) []string {
 	return all
 }
 
+// TestDashboard: Grafana takes panels as they are, and lays none upon another.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root(t), "examples", "grafana", "sallyport.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Title, UID string
+		Panels     []struct {
+			ID          int
+			Type, Title string
+			Description string
+			GridPos     struct{ X, Y, W, H int }
+			Datasource  struct{ UID string }
+			Targets     []struct{ RefID, Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	ids, cells := map[int]bool{}, map[[2]int]string{}
+	for _, p := range doc.Panels {
+		if ids[p.ID] || p.Title == "" {
+			t.Errorf("panel %d %q", p.ID, p.Title)
+		}
+		ids[p.ID] = true
+		if p.Type != "row" && (len(p.Targets) == 0 || p.Description == "" || p.Datasource.UID != "${datasource}") {
+			t.Errorf("panel %q asks nothing, or says nothing", p.Title)
+		}
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				cell := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				if cells[cell] != "" || cell[0] >= 24 {
+					t.Fatalf("panel %q lies upon %q, or beyond the edge", p.Title, cells[cell])
+				}
+				cells[cell] = p.Title
+			}
+		}
+	}
+	if len(ids) < 20 || doc.UID == "" {
+		t.Errorf("%d panels", len(ids))
+	}
+}
+
 // unknown says which metrics, labels and values of an expression nobody offers.
 func unknown(offered scraped, expr string) []string {
 	var faults []string

@@ -198,6 +198,9 @@ func FuzzOCSF(f *testing.F) {
 func TestVPCFlowLines(t *testing.T) {
 	var got strings.Builder
 	all := lines()
+	odd := flow.Event{Kind: flow.Closed, Record: base()}
+	odd.Record.Client, odd.Record.Peer = netip.MustParseAddrPort("[::ffff:10.0.16.9]:40312"), netip.MustParseAddrPort("[fe80::7%eth0]:443")
+	all["odd_addresses"] = odd
 	for _, name := range slices.Sorted(mapKeys(all)) {
 		e := all[name]
 		got.WriteString("# " + name + "\n")

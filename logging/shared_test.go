@@ -39,6 +39,7 @@ func TestSharedKeepsLinesApart(t *testing.T) {
 		{"somebody else has ended it", []int{1}, []string{"aa\n", "b\n", "\nc\n"}, "a\nb\nc\n"},
 		{"nothing of a line was written", []int{0}, []string{"aa\n", "b\n"}, "b\n"},
 		{"the end of the line fails, too", []int{1, 0}, []string{"aa\n", "b\n", "c\n"}, "a\nc\n"},
+		{"the line is ended, and nothing more is written", []int{1, 1, 0}, []string{"aa\n", "b\n", "c\n"}, "a\nc\n"},
 		{"nothing", nil, []string{""}, ""},
 	}
 	for _, tt := range tests {

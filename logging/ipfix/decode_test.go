@@ -364,3 +364,28 @@ func TestVariableLength(t *testing.T) {
 		}
 	}
 }
+
+// A record fits a message to the octet, and not beyond.
+func TestMessageRoom(t *testing.T) {
+	record := make([]byte, 100)
+	for _, tt := range []struct {
+		room, fit int
+	}{
+		{headerLength + setHeader + 99, 0},
+		{headerLength + setHeader + 100, 1},
+		{headerLength + setHeader + 199, 1},
+		{headerLength + setHeader + 200, 2},
+	} {
+		m := &message{room: tt.room}
+		got := 0
+		for m.add(templateIPv4, record, true) {
+			got++
+		}
+		if got != tt.fit || got > 0 && len(m.bytes(time.Unix(0, 0), 0)) > tt.room {
+			t.Errorf("%d records of 100 octets in %d, want %d", got, tt.room, tt.fit)
+		}
+		if got > 0 && tt.room == headerLength+setHeader+200 && m.add(templateIPv6, nil, true) {
+			t.Error("the header of another set fits where nothing does")
+		}
+	}
+}
