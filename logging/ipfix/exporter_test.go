@@ -359,3 +359,30 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("an MTU below the least")
 	}
 }
+
+// BenchmarkObserve is what a connection pays for its export, and how many
+// flows a second reach the kernel meanwhile.
+func BenchmarkObserve(b *testing.B) {
+	pc, err := new(net.ListenConfig).ListenPacket(b.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pc.Close()
+	x, err := New(Config{Collector: at("udp", pc.LocalAddr()), Domain: 7})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+	e := flow.Event{Kind: flow.Closed, Record: base()}
+	b.ReportAllocs()
+	for b.Loop() {
+		x.Observe(e)
+	}
+	b.ReportMetric(float64(x.Sent())/b.Elapsed().Seconds(), "sent/s")
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+}
