@@ -25,6 +25,7 @@ type flowSearch struct {
 	common where  // what every statement asks for
 	heads  map[string][]*flowRow
 	ended  map[string]bool // sites with nothing more
+	size   int             // of the next page
 	none   bool
 }
 
@@ -37,6 +38,10 @@ const slack = time.Hour
 // plan chooses the way.
 func (s *flowSearch) plan(ctx context.Context) error {
 	f := s.f
+	s.size = page
+	if f.Limit > 0 {
+		s.size = min(f.Limit+f.Limit/4+8, page)
+	}
 	if !f.Since.IsZero() {
 		s.common.add("id >= ?", flow.IDAt(f.Since.Add(-time.Second)))
 		s.common.add("start_at >= ?", f.Since.UnixMicro())
@@ -103,12 +108,15 @@ func (s *flowSearch) scan(ctx context.Context) ([]*flowRow, bool, error) {
 	if s.before != "" {
 		w.add("id < ?", s.before)
 	}
-	rows, err := s.flowRows(ctx, w, 4*page)
+	// Who wants few gets them soon; who goes on gets ever more at once.
+	size := s.size
+	s.size = min(2*s.size, 4*page)
+	rows, err := s.flowRows(ctx, w, size)
 	if err != nil || len(rows) == 0 {
 		return nil, false, err
 	}
 	s.before = rows[len(rows)-1].ID
-	return rows, len(rows) == 4*page, nil
+	return rows, len(rows) == size, nil
 }
 
 // seek reads a page of every site that has more and of which none are at hand,

@@ -16,8 +16,8 @@ type watchers struct {
 }
 
 // Changed returns a channel that gets a value, soon after, whenever an overlay
-// was added or revoked by any proxy or person on the store; changes that come
-// together are told once. Each call makes a channel of its own, closed when ctx
+// was added or revoked by any proxy or person on the store, and once when the
+// store was first looked at; changes that come together are told once. Each call makes a channel of its own, closed when ctx
 // or Run ends. It needs Run: PostgreSQL tells at once (LISTEN), and either
 // engine is asked every second, or every ten where it tells by itself.
 func (s *Store) Changed(ctx context.Context) <-chan struct{} {
@@ -90,9 +90,7 @@ func (s *Store) watch(ctx context.Context) {
 	for {
 		if db := s.database(); db != nil {
 			if n, err := db.changes(ctx); err == nil && n != seen {
-				if seen >= 0 {
-					s.watchers.tell()
-				}
+				s.watchers.tell()
 				seen = n
 			}
 		}

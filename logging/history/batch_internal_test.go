@@ -1,0 +1,111 @@
+package history
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// TestUnansweredCommit: a batch whose commit was never answered is not added
+// twice, whether it came through or not.
+func TestUnansweredCommit(t *testing.T) {
+	db, err := open(t.Context(), Memory, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.close() //nolint:errcheck // it is in memory
+	w := &writer{session: flow.NewID(), clock: time.Now}
+	for n := uint64(1); n <= 3; n++ {
+		o := newObserver(10)
+		now := time.Now()
+		o.observe(&flow.Event{Kind: flow.Denied, Record: flow.Record{ID: flow.NewID(), Start: now, End: now, Host: "a.example", Reason: policy.ReasonNoRule}}, now)
+		b := o.take()
+		b.n = n
+		for range 3 {
+			if err := db.put(t.Context(), w, b); err != nil {
+				t.Fatal(err)
+			}
+			b.tries++
+		}
+		sites, err := db.sites(t.Context(), &Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range sites {
+			if s.Visits != int64(n) {
+				t.Errorf("%d visits after %d batches", s.Visits, n)
+			}
+		}
+	}
+}
+
+// TestScrub: no password is told.
+func TestScrub(t *testing.T) {
+	for _, url := range []string{
+		"postgres://user:hunter2@127.0.0.1:1/db?connect_timeout=1", "postgres://user@127.0.0.1:1/db?password=hunter2&connect_timeout=1", "postgres://user:hunter2@127.0.0.1:x/db",
+	} {
+		s, err := Open(t.Context(), Config{Store: url})
+		if err == nil {
+			err = s.fault
+			if text := s.Name() + s.Health().Detail; strings.Contains(text, "hunter2") {
+				t.Error(text)
+			}
+		}
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestGlob(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"a.example", "a.example", true},
+		{"a.example", "A.Example", true},
+		{"a.example", "aXexample", false},
+		{"*.example", "a.example", true},
+		{"*.example", "b.a.example", false},
+		{"**.example", "b.a.example", true},
+		{"**.example", "example", false},
+		{"*-prod-*", "acme-prod-data", true},
+		{"{a,b}.example", "b.example", true},
+		{"{a,b}.example", "c.example", false},
+		{"a}", "a}", true},
+		{"a+(b)", "a+(b)", true},
+		{"a+(b)", "aab", false},
+	} {
+		re, err := glob(tt.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := re.MatchString(tt.text); got != tt.want {
+			t.Errorf("%q on %q: %v", tt.pattern, tt.text, got)
+		}
+	}
+}
+
+// FuzzLegible: whatever a client writes is printable ASCII of bounded length.
+func FuzzLegible(f *testing.F) {
+	for _, s := range []string{"", "a.example", "\x00\x1b[2J", strings.Repeat("é", 300), "\xff\xfe"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		out := legible(s)
+		if len(out) > maxText {
+			t.Errorf("%d bytes", len(out))
+		}
+		for i := range len(out) {
+			if out[i] < ' ' || out[i] >= 0x7f {
+				t.Errorf("%q", out)
+			}
+		}
+		if legible(out) != out {
+			t.Errorf("%q is not the same again", out)
+		}
+	})
+}
