@@ -15,13 +15,14 @@ type watchers struct {
 	ended bool
 }
 
-// Changed returns a channel that gets a value, soon after, whenever an overlay
-// was added or revoked by any proxy or person on the store, and once when the
-// store was first looked at; changes that come together are told once. Each call makes a channel of its own, closed when ctx
+// Changed returns a channel that holds a value, and gets another, soon after,
+// whenever an overlay was added or revoked by any proxy or person on the store;
+// changes that come together are told once, and now and then there was none. Each call makes a channel of its own, closed when ctx
 // or Run ends. It needs Run: PostgreSQL tells at once (LISTEN), and either
 // engine is asked every second, or every ten where it tells by itself.
 func (s *Store) Changed(ctx context.Context) <-chan struct{} {
 	ch := make(chan struct{}, 1)
+	ch <- struct{}{}
 	s.watchers.add(ch)
 	context.AfterFunc(ctx, func() { s.watchers.remove(ch) })
 	return ch
