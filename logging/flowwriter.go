@@ -131,9 +131,12 @@ func flowLines(format string) func(dst []byte, e *flow.Event) []byte {
 
 // Observe implements [flow.Reader]. It waits only if the queue is full and is
 // to block.
-func (w *FlowWriter) Observe(e flow.Event) {
-	if w.flows.wants(&e) {
-		w.queue.Observe(e)
+func (w *FlowWriter) Observe(e flow.Event) { w.Borrow(&e) }
+
+// Borrow implements [flow.Borrower].
+func (w *FlowWriter) Borrow(e *flow.Event) {
+	if w.flows.wants(e) {
+		w.queue.Borrow(e)
 	}
 }
 

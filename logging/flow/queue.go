@@ -53,7 +53,8 @@ type Queue struct {
 	// take what is queued. Set it before Run; zero means [DefaultDrain].
 	Drain time.Duration
 
-	events  chan Event
+	events  chan *Event
+	pool    Pool
 	full    Full
 	sink    func(Event)
 	lost    func(n uint64)
@@ -73,7 +74,7 @@ func NewQueue(size int, full Full, sink func(Event), lost func(n uint64)) *Queue
 		lost = func(uint64) {}
 	}
 	return &Queue{
-		events: make(chan Event, max(size, 1)),
+		events: make(chan *Event, max(size, 1)),
 		full:   full,
 		sink:   sink,
 		lost:   lost,
@@ -85,8 +86,12 @@ func NewQueue(size int, full Full, sink func(Event), lost func(n uint64)) *Queue
 
 // Observe queues e. If the queue is full it waits or drops e, as configured;
 // if the queue was stopped it drops e at once.
-func (q *Queue) Observe(e Event) {
-	if q.put(e) {
+func (q *Queue) Observe(e Event) { q.Borrow(&e) }
+
+// Borrow implements [Borrower].
+func (q *Queue) Borrow(e *Event) {
+	own := q.pool.Copy(e)
+	if q.put(own) {
 		select {
 		case <-q.done:
 			q.sweep() // the taker left between the question and the answer
@@ -94,10 +99,11 @@ func (q *Queue) Observe(e Event) {
 		}
 		return
 	}
+	q.pool.Put(own)
 	q.dropped.Add(1)
 }
 
-func (q *Queue) put(e Event) bool {
+func (q *Queue) put(e *Event) bool {
 	select {
 	case <-q.stop:
 		return false
@@ -129,7 +135,8 @@ func (q *Queue) Hurry() { q.hurry1.Do(func() { close(q.hurry) }) }
 func (q *Queue) sweep() {
 	for {
 		select {
-		case <-q.events:
+		case e := <-q.events:
+			q.pool.Put(e)
 			q.dropped.Add(1)
 		default:
 			return
@@ -190,13 +197,13 @@ func (q *Queue) take() {
 	}
 	for e := range q.next {
 		tell()
-		q.deliver(&e)
+		q.deliver(e)
 	}
 	tell()
 }
 
 // next yields the queued events, oldest first.
-func (q *Queue) next(yield func(Event) bool) {
+func (q *Queue) next(yield func(*Event) bool) {
 	for running := true; running; {
 		select {
 		case e := <-q.events:
@@ -226,5 +233,6 @@ func (q *Queue) deliver(e *Event) {
 			q.dropped.Add(1)
 		}
 	}()
+	defer q.pool.Put(e)
 	q.sink(*e)
 }

@@ -81,7 +81,10 @@ func histograms(name, help, label string, buckets ...float64) *prometheus.Histog
 }
 
 // Observe implements flow.Reader.
-func (m *Metrics) Observe(e flow.Event) {
+func (m *Metrics) Observe(e flow.Event) { m.Borrow(&e) }
+
+// Borrow implements flow.Borrower.
+func (m *Metrics) Borrow(e *flow.Event) {
 	f, r := m.flows, &e.Record
 	via := min(int(r.Via), vias-1)
 	switch e.Kind {
