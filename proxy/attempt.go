@@ -170,5 +170,17 @@ func (a *attempt) close(outcome flow.Outcome, by flow.EndedBy, text string) {
 // tell publishes a copy of the record, with what the policy was last asked.
 func (a *attempt) tell(kind flow.Kind) {
 	a.rec.Protocol, a.rec.Asked = a.query.Protocol, a.query.S3
-	a.s.deps.Recorder.Observe(flow.Event{Kind: kind, Record: a.rec})
+	e := a.s.events.New(kind, &a.rec)
+	defer a.s.events.Put(e)
+	if b, ok := a.s.deps.Recorder.(flow.Borrower); ok {
+		b.Borrow(e)
+		return
+	}
+	a.s.give(e)
 }
+
+// give is for a Recorder that takes a copy, in a frame of its own: the stack of
+// every connection's goroutine would grow for it.
+//
+//go:noinline
+func (s *Server) give(e *flow.Event) { s.deps.Recorder.Observe(*e) }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -43,7 +44,8 @@ func (e *certificateError) Unwrap() error { return e.err }
 // certificate names, and returns the first bytes of what is inside. The
 // connection is taken when the client was refused.
 func (c *conn) unwrap(ctx context.Context, buf, first []byte) (inside []byte, taken bool) {
-	g := &greeting{replayed: replayed{TCPConn: c.tcp, first: bytes.Clone(first)}, left: maxHandshake}
+	tcp := c.tcp.(*net.TCPConn) //nolint:forcetypeassert // a door with TLS has no others
+	g := &greeting{replayed: replayed{TCPConn: tcp, first: bytes.Clone(first)}, left: maxHandshake}
 	outer, err := c.greet(ctx, g)
 	if err == nil {
 		err = c.cross(ctx, outer)

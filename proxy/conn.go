@@ -37,7 +37,7 @@ func (b *sniffBuffers) get() *[sniffSize]byte {
 type conn struct {
 	s             *Server
 	listener      *ListenerConfig
-	tcp           *net.TCPConn
+	tcp           endpoint
 	local, remote netip.AddrPort
 	original      netip.AddrPort // where it was aimed at, zero for the proxy itself
 	accepted      time.Time
@@ -148,7 +148,7 @@ func (c *conn) serveTLS(ctx context.Context, first []byte) {
 		c.inspect(a, h, nil)
 		return
 	}
-	origin, err := a.connect(ctx)
+	origin, err := a.connect(ctx, c.home())
 	if err != nil {
 		c.refuseTLS(a, classify(err))
 		return
@@ -213,6 +213,38 @@ func (c *conn) refuseTLS(a *attempt, r *refusal) {
 	c.release()
 }
 
+// home is the loop for what belongs to the connection.
+func (c *conn) home() *loop {
+	if s, ok := c.tcp.(*socket); ok {
+		return s.loop
+	}
+	return c.s.nextLoop()
+}
+
+// dress returns the connection as all want it who are not content with reading
+// and writing. Where no descriptor is to be had at once it waits for one.
+func (c *conn) dress() (*net.TCPConn, error) {
+	s, ok := c.tcp.(*socket)
+	if !ok {
+		tcp, _ := c.tcp.(*net.TCPConn) // there is no third kind
+		return tcp, nil
+	}
+	s.unwatch()
+	for until := time.Now().Add(c.s.cfg.Timeouts.Hello); ; {
+		tcp, err := s.conn()
+		if err == nil {
+			err = tcp.SetReadDeadline(s.readDeadline())
+			c.s.live.dress(c, tcp)
+			_ = s.Close() // the socket stays open
+			return tcp, err
+		}
+		if !time.Now().Before(until) {
+			return nil, err
+		}
+		<-time.After(liftPause)
+	}
+}
+
 // release closes the connection and gives back what it was counted for, once,
 // or leaves that to its bridge.
 func (c *conn) release() {
@@ -255,7 +287,7 @@ const (
 )
 
 // farewell writes last to a client that is refused, and lets it arrive.
-func farewell(tcp *net.TCPConn, last []byte) {
+func farewell(tcp endpoint, last []byte) {
 	if err := tcp.SetDeadline(time.Now().Add(farewellTime)); err != nil {
 		return
 	}
@@ -269,7 +301,7 @@ func farewell(tcp *net.TCPConn, last []byte) {
 }
 
 // abort closes tcp with a reset.
-func abort(tcp *net.TCPConn) {
+func abort(tcp endpoint) {
 	_ = tcp.SetLinger(0) // if it fails, the close is merely polite
 	_ = tcp.Close()
 }

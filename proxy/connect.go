@@ -70,7 +70,7 @@ type connectTunnel struct {
 	front   *front
 	http    *httpConn
 	attempt *attempt
-	origin  *net.TCPConn
+	origin  endpoint
 	taken   bool // run was reached: the client's connection is hijacked
 }
 
@@ -88,7 +88,7 @@ func (f *front) connect(w http.ResponseWriter, r *http.Request, h *httpConn, sta
 	}
 	// Not the request's context: net/http ends that when the client half-closes,
 	// which a client may do as soon as it has sent everything.
-	origin, err := a.connect(f.base) //nolint:contextcheck // see above
+	origin, err := a.connect(f.base, h.c.home()) //nolint:contextcheck // see above
 	if err != nil {
 		f.deny(w, h, a, classify(err))
 		return
@@ -227,7 +227,7 @@ func (t *connectTunnel) innerTLS(early []byte) {
 	}
 	a.query.Protocol = policy.ProtocolTLS
 	if a.decision.Inspect {
-		c.inspect(a, h, t.origin)
+		c.inspect(a, h, t.origin.(*net.TCPConn)) //nolint:forcetypeassert // see attempt.connect
 		return
 	}
 	t.splice(h.raw)
@@ -256,8 +256,13 @@ func (t *connectTunnel) innerHTTP(early []byte) {
 		t.fail(classify(err))
 		return
 	}
+	tcp, err := t.http.c.dress()
+	if err != nil {
+		t.fail(classify(err))
+		return
+	}
 	t.front.offer(&httpConn{
-		TCPConn: t.http.c.tcp, c: t.http.c, replay: bytes.Clone(early),
+		TCPConn: tcp, c: t.http.c, replay: bytes.Clone(early),
 		pinned: &pin{host: t.attempt.query.Host, port: t.attempt.query.Port},
 	})
 }

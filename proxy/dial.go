@@ -35,10 +35,21 @@ type vetFunc = func(netip.AddrPort) error
 // again about each address at the moment of its dialling, whatever was asked
 // before; there is no dialling without one. The error is a [*dialError], or
 // wraps ctx's cause when ctx was cancelled.
-func (d *dialer) dial(ctx context.Context, addrs []netip.AddrPort, vet vetFunc) (*net.TCPConn, error) {
-	connect := d.connect
-	if connect == nil {
-		connect = connectTo
+func (d *dialer) dial(ctx context.Context, addrs []netip.AddrPort, vet vetFunc) (endpoint, error) {
+	return d.dialFor(ctx, nil, addrs, vet)
+}
+
+// dialFor is dial, and the connection waits in l, a *socket then, unless l is
+// nil.
+func (d *dialer) dialFor(ctx context.Context, l *loop, addrs []netip.AddrPort, vet vetFunc) (endpoint, error) {
+	connect := func(ctx context.Context, addr netip.AddrPort, vet vetFunc) (endpoint, error) {
+		switch {
+		case d.connect != nil:
+			return asEndpoint(d.connect(ctx, addr, vet))
+		case l != nil && !l.closed.Load() && addr.Addr().Zone() == "":
+			return l.connect(ctx, addr, vet)
+		}
+		return asEndpoint(connectTo(ctx, addr, vet))
 	}
 	switch {
 	case vet == nil:
@@ -59,7 +70,7 @@ func (d *dialer) dial(ctx context.Context, addrs []netip.AddrPort, vet vetFunc) 
 // race is one run of several attempts. One goroutine owns it; an attempt's
 // goroutine only sends its result, and results has room for all of them.
 type race struct {
-	connect func(context.Context, netip.AddrPort, vetFunc) (*net.TCPConn, error)
+	connect func(context.Context, netip.AddrPort, vetFunc) (endpoint, error)
 	vet     vetFunc
 	addrs   []netip.AddrPort
 	results chan attemptResult
@@ -69,11 +80,11 @@ type race struct {
 }
 
 type attemptResult struct {
-	conn *net.TCPConn
+	conn endpoint
 	err  error
 }
 
-func (r *race) run(ctx context.Context) (*net.TCPConn, error) {
+func (r *race) run(ctx context.Context) (endpoint, error) {
 	attempts, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.start(attempts)
@@ -124,6 +135,14 @@ func (r *race) reap() {
 			_ = res.conn.Close() // it lost the race: nobody has used it
 		}
 	}
+}
+
+// asEndpoint keeps a nil pointer from becoming an endpoint.
+func asEndpoint(tcp *net.TCPConn, err error) (endpoint, error) {
+	if err != nil {
+		return nil, err
+	}
+	return tcp, nil
 }
 
 // connectTo is one attempt at one address.

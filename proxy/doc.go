@@ -5,7 +5,9 @@
 //
 // conn.go tells it; this is the plot.
 //
-//	accept    listen.go    count it against the limits; tune it
+//	accept    door.go      a bare descriptor, until somebody needs more than to
+//	          socket.go    read and write: it waits in a loop, not in the runtime
+//	          listen.go    count it against the limits
 //	aim       original.go  at whom it was aimed, where the listener asks
 //	unwrap    clienttls.go TLS to the proxy itself, where the listener speaks it:
 //	          bridge.go    its inside goes on over a pair of sockets (pair.go)
@@ -22,6 +24,7 @@
 //	guard     gate.go      every address is judged, and again at the moment of
 //	                       dialling
 //	dial      dial.go      Happy Eyeballs (RFC 8305) over what the guard left
+//	          dialsocket.go one attempt, for a bare descriptor
 //	check     connect.go   CONNECT only: answer 200, read the ClientHello in the
 //	                       tunnel; its server_name must be the CONNECT name
 //	carry     tunnel.go    a stream, by io.Copy between two *net.TCPConn: the

@@ -214,7 +214,14 @@ func (f *front) take(c *conn, first []byte) {
 		f.takeConnect(c, r, early, first)
 		return
 	}
-	h := &httpConn{TCPConn: c.tcp, c: c, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)}
+	tcp, err := c.dress()
+	if err != nil {
+		a := f.s.newAttempt(c, policy.ViaHTTP, c.accepted)
+		a.refuse(classify(err))
+		c.release()
+		return
+	}
+	h := &httpConn{TCPConn: tcp, c: c, readBy: c.accepted.Add(f.s.cfg.Timeouts.Hello)}
 	if r := readPlain(first); r != nil {
 		f.servePlain(h, r, first)
 		return
@@ -227,7 +234,8 @@ func (f *front) take(c *conn, first []byte) {
 // came behind its head; where there is none, scratch may be read into.
 func (f *front) takeConnect(c *conn, r *http.Request, early, scratch []byte) {
 	w := &tunnelWriter{c: c, early: early, header: make(http.Header)}
-	f.connect(w, r.WithContext(f.base), &httpConn{TCPConn: c.tcp, c: c, requests: 1, scratch: scratch[:cap(scratch)]}, c.accepted)
+	tcp, _ := c.tcp.(*net.TCPConn) // nothing asks for it before the tunnel is one of HTTP, which dresses it
+	f.connect(w, r.WithContext(f.base), &httpConn{TCPConn: tcp, c: c, requests: 1, scratch: scratch[:cap(scratch)]}, c.accepted)
 	if !w.given {
 		c.release()
 	}

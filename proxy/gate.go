@@ -17,8 +17,10 @@ import (
 
 // connect opens the connection to an allowed attempt's destination. The
 // name, or the literal address, is the policy's; what is dialled is an
-// address that the guard has vetted, never a name. The error is a *refusal.
-func (a *attempt) connect(ctx context.Context) (*net.TCPConn, error) {
+// address that the guard has vetted, never a name. The connection is one of l's,
+// unless l is nil or the attempt is of a kind that needs a *net.TCPConn. The
+// error is a *refusal.
+func (a *attempt) connect(ctx context.Context, l *loop) (endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.s.cfg.Timeouts.Dial)
 	defer cancel()
 	addrs, err := a.resolve(ctx)
@@ -30,14 +32,26 @@ func (a *attempt) connect(ctx context.Context) (*net.TCPConn, error) {
 		return nil, refused
 	}
 	start := time.Now()
-	origin, err := a.s.dialer.dial(ctx, addrs, a.vet)
+	if a.decision.Inspect || a.decision.Protocol == policy.ProtocolHTTP {
+		l = nil
+	}
+	origin, err := a.s.dialer.dialFor(ctx, l, addrs, a.vet)
 	a.rec.Times.Dial = time.Since(start)
 	if err != nil {
 		return nil, classify(err)
 	}
 	a.s.sent.add(origin)
-	a.rec.Peer = addrPortOf(origin.RemoteAddr())
+	a.rec.Peer = peerOf(origin)
 	return origin, nil
+}
+
+// connectTCP is connect for those who keep what they get.
+func (a *attempt) connectTCP(ctx context.Context) (*net.TCPConn, error) {
+	origin, err := a.connect(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	return origin.(*net.TCPConn), nil //nolint:forcetypeassert // no loop was given
 }
 
 // resolve returns where the destination may be, unvetted.
@@ -139,6 +153,14 @@ func (a *attempt) markAddress(reason policy.Reason, addr netip.Addr) {
 		a.charge(r.rule)
 		a.mark(reason, r.err)
 	}
+}
+
+// peerOf returns the address that e is connected to.
+func peerOf(e endpoint) netip.AddrPort {
+	if s, ok := e.(*socket); ok {
+		return s.peer
+	}
+	return addrPortOf(e.RemoteAddr())
 }
 
 func addrPortOf(addr net.Addr) netip.AddrPort {

@@ -309,7 +309,7 @@ func (f *front) dialFor(ctx context.Context, network, addr string) (_ net.Conn, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ex.ctx, cancel)() //nolint:contextcheck // the dial ends with the client besides
-	origin, err := a.connect(ctx)
+	origin, err := a.connectTCP(ctx)
 	if err == nil {
 		_ = origin.SetKeepAliveConfig(keepAlive()) // the transport may keep it, and a response be long in coming
 	}

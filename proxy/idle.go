@@ -105,7 +105,8 @@ func (s *Server) look(f *flight) {
 // owner is at work.
 func (f *flight) quiet() time.Duration {
 	least := time.Since(f.since)
-	for _, tcp := range []*net.TCPConn{f.client, f.origin.Load()} {
+	client, _ := f.client.(*net.TCPConn) // as all are but a tunnel's, which sees to itself
+	for _, tcp := range []*net.TCPConn{client, f.origin.Load()} {
 		if tcp == nil {
 			continue
 		}

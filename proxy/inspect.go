@@ -87,8 +87,15 @@ func (c *conn) inspect(a *attempt, h *hello, spare *net.TCPConn) {
 		c.refuseTLS(a, &refusal{outcome: flow.OutcomeInternalError, err: errNoCA})
 		return
 	}
+	tcp, err := c.dress()
+	if err != nil {
+		i.drop()
+		a.refuse(classify(err))
+		c.release()
+		return
+	}
 	// A copy: h may lie in a buffer that is somebody else's soon.
-	inner := tls.Server(&replayed{TCPConn: c.tcp, first: bytes.Clone(h.raw)}, i.server())
+	inner := tls.Server(&replayed{TCPConn: tcp, first: bytes.Clone(h.raw)}, i.server())
 	if err := i.handshake(inner); err != nil {
 		i.drop()
 		a.refuse(refusedByClient(err))
@@ -96,7 +103,7 @@ func (c *conn) inspect(a *attempt, h *hello, spare *net.TCPConn) {
 		return
 	}
 	i.transport = i.newTransport()
-	s.front.offer(&httpConn{TCPConn: c.tcp, c: c, tls: inner, inspected: i, readBy: time.Now().Add(s.cfg.Timeouts.Hello)})
+	s.front.offer(&httpConn{TCPConn: tcp, c: c, tls: inner, inspected: i, readBy: time.Now().Add(s.cfg.Timeouts.Hello)})
 }
 
 func (i *inspected) handshake(inner *tls.Conn) error {

@@ -1,13 +1,17 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/policy"
 )
@@ -17,43 +21,84 @@ import (
 // people why must not cost what the limit protects.
 const overLimitReserve = 64
 
-// accept accepts on ln until it is closed. A failing accept (descriptors
+// accept accepts on d until it is closed. A failing accept (descriptors
 // exhausted) is retried with growing pauses: the process must outlive it.
-func (s *Server) accept(ctx context.Context, ln *net.TCPListener, cfg *ListenerConfig) {
+func (s *Server) accept(ctx context.Context, d *door, cfg *ListenerConfig) {
 	var pause time.Duration
 	for {
-		tcp, err := ln.AcceptTCP()
+		took, err := s.acceptSome(ctx, d, cfg)
+		if took {
+			pause = 0
+		}
 		switch {
-		case errors.Is(err, net.ErrClosed):
+		case d.closed.Load():
 			return
 		case err != nil:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.deps.Log.Error().Err(err).Stringer("listener", ln.Addr()).Dur("retry_ms", pause).Msg("accept failed")
+			s.deps.Log.Error().Err(err).Stringer("listener", d.ln.Addr()).Dur("retry_ms", pause).Msg("accept failed")
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
 				return
 			}
-			continue
 		}
-		pause = 0
-		s.take(ctx, tcp, cfg)
 	}
 }
 
-// take admits one accepted connection and starts its goroutine.
+// acceptSome accepts what has come, after it has waited for something to come,
+// and reports whether that was a connection.
+func (s *Server) acceptSome(ctx context.Context, d *door, cfg *ListenerConfig) (took bool, err error) {
+	l := s.nextLoop()
+	if d.raw == nil || l.closed.Load() {
+		tcp, err := d.ln.AcceptTCP()
+		if err != nil {
+			return false, err //nolint:wrapcheck // it names what failed, and where
+		}
+		s.take(ctx, tcp, cfg)
+		return true, nil
+	}
+	var failed error
+	n := 0
+	err = d.raw.Read(func(fd uintptr) bool {
+		for ; n < acceptBatch; n++ {
+			tcp, local, err := d.accept(int(fd), l)
+			switch {
+			case errors.Is(err, unix.EAGAIN):
+				return false // wait
+			case err != nil:
+				failed = os.NewSyscallError("accept4", err)
+				return true
+			}
+			c := &conn{s: s, listener: cfg, tcp: tcp, accepted: time.Now(), local: local, remote: tcp.peer}
+			if l.closed.Load() {
+				_, _ = c.dress() // if it fails, so will its first read
+			}
+			s.admit(ctx, c)
+			l = s.nextLoop()
+		}
+		return true
+	})
+	return n > 0, cmp.Or(err, failed)
+}
+
+// take admits one accepted connection.
 func (s *Server) take(ctx context.Context, tcp *net.TCPConn, cfg *ListenerConfig) {
-	c := &conn{
+	s.admit(ctx, &conn{
 		s: s, listener: cfg, tcp: tcp, accepted: time.Now(),
 		local: addrPortOf(tcp.LocalAddr()), remote: addrPortOf(tcp.RemoteAddr()),
-	}
+	})
+}
+
+// admit counts c and starts its goroutine.
+func (s *Server) admit(ctx context.Context, c *conn) {
+	cfg := c.listener
 	c.source.Addr = c.remote.Addr()
 	if !cfg.trusts(c.source.Addr) { // a balancer is none of its clients
 		c.counted = c.source.Addr
 	}
 	c.over = s.admission.enter(c.counted)
 	if c.over == overHard {
-		abort(tcp)
+		abort(c.tcp)
 		s.admission.leave(c.counted)
 		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
 		a.refuse(denial(policy.ReasonLimit, errors.New("too many connections, even to say so")))

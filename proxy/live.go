@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,21 +18,22 @@ type live struct {
 	mu      sync.Mutex // guards the rest
 	conns   map[*conn]struct{}
 	flights map[*flight]struct{}
-	bridges map[*net.TCPConn]*bridge // by their near ends
-	over    bool                     // the drain is over: what begins now is cut at once
+	bridges map[endpoint]*bridge // by their near ends
+	over    bool                 // the drain is over: what begins now is cut at once
 }
 
 func newLive() *live {
-	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[*net.TCPConn]*bridge)}
+	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[endpoint]*bridge)}
 }
 
 // flight is an allowed attempt under way. Its goroutine owns the attempt;
 // others may only look at what is copied here, and cut.
 type flight struct {
 	query  policy.Query // as it was decided
-	client *net.TCPConn
+	client endpoint
+	server endpoint // the origin, nil where the flight began without one
 	since  time.Time
-	origin atomic.Pointer[net.TCPConn] // nil until one is known
+	origin atomic.Pointer[net.TCPConn] // that setOrigin has named, nil until then
 	cutBy  atomic.Pointer[flow.EndedBy]
 	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
 	bridge *bridge                // between client and the client itself; nil where there is none
@@ -55,6 +57,7 @@ func (f *flight) cut(by flow.EndedBy) bool {
 		return false
 	}
 	interrupt(f.client)
+	interrupt(f.server)
 	interrupt(f.origin.Load())
 	if t := f.tunnel.Load(); t != nil {
 		t.cut()
@@ -70,12 +73,13 @@ func (f *flight) endedBy() flow.EndedBy {
 	return ""
 }
 
-// interrupt makes every pending and later read and write on tcp fail with a
-// deadline error, and leaves closing to its owner.
-func interrupt(tcp *net.TCPConn) {
-	if tcp != nil {
-		_ = tcp.SetDeadline(time.Unix(1, 0)) // fails only when tcp is closed already
+// interrupt makes every pending and later read and write on e fail with a
+// deadline error, and leaves closing to its owner. There may be none.
+func interrupt(e endpoint) {
+	if tcp, ok := e.(*net.TCPConn); e == nil || ok && tcp == nil {
+		return
 	}
+	_ = e.SetDeadline(time.Unix(1, 0)) // fails only when it is closed already
 }
 
 func (l *live) addConn(c *conn) {
@@ -103,9 +107,10 @@ func (l *live) cross(c *conn, near *net.TCPConn) {
 }
 
 // takeOff registers the attempt's flight on client; the caller gives it back
-// with land. A policy that came into force since the decision, and has dealt
-// with the flights that there were, is asked about this one, too.
-func (a *attempt) takeOff(client, origin *net.TCPConn) *flight {
+// with land. origin is nil where it is not known yet. A policy that came into
+// force since the decision, and has dealt with the flights that there were, is
+// asked about this one, too.
+func (a *attempt) takeOff(client, origin endpoint) *flight {
 	f := a.s.live.take(a.query, a.decision.Mode, client, origin)
 	a.reconsider(f)
 	return f
@@ -121,12 +126,9 @@ func (a *attempt) reconsider(f *flight) {
 }
 
 // take registers a flight on client; the caller gives it back with land.
-func (l *live) take(q policy.Query, m policy.Mode, client, origin *net.TCPConn) *flight {
-	f := &flight{query: q, client: client, since: time.Now()}
+func (l *live) take(q policy.Query, m policy.Mode, client, origin endpoint) *flight {
+	f := &flight{query: q, client: client, server: origin, since: time.Now()}
 	f.learning.Store(m == policy.Report)
-	if origin != nil {
-		f.origin.Store(origin)
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.bridge = l.bridges[client]
@@ -173,6 +175,17 @@ func (l *live) cutAll() {
 	}
 }
 
+// dress makes tcp the connection of c, in place of another that was the same
+// socket.
+func (l *live) dress(c *conn, tcp *net.TCPConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.tcp = tcp
+	if l.over {
+		interrupt(tcp)
+	}
+}
+
 // cutDenied ends the flights that the policy now in force denies, by name or
 // by address, and returns how many.
 func (l *live) cutDenied(decider Decider, now time.Time) int {
@@ -195,15 +208,26 @@ func (f *flight) denied(decider Decider, now time.Time) bool {
 	}
 	d := decider.Decide(q)
 	f.learning.Store(d.Mode == policy.Report)
-	origin := f.origin.Load()
 	// What nobody looks into must not go on where somebody is to.
 	blind := d.Inspect && q.S3 == nil || anything && d.Protocol != policy.ProtocolTCP
 	if d.Verdict == policy.Deny || blind && d.Mode != policy.Report {
 		return true
 	}
-	if origin == nil {
+	origin := f.peer()
+	if !origin.IsValid() {
 		return false
 	}
-	_, ok := d.CheckAddress(addrPortOf(origin.RemoteAddr()).Addr())
+	_, ok := d.CheckAddress(origin.Addr())
 	return !ok
+}
+
+// peer returns the origin's address, zero until it is known.
+func (f *flight) peer() netip.AddrPort {
+	if origin := f.origin.Load(); origin != nil {
+		return addrPortOf(origin.RemoteAddr())
+	}
+	if f.server == nil {
+		return netip.AddrPort{}
+	}
+	return peerOf(f.server)
 }

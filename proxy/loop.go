@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +24,24 @@ type loop struct {
 	epoll *os.File // waited for by the runtime's poller: no thread blocks on it
 	fd    int
 
+	closed atomic.Bool // nothing is taken in any more
+
 	mu      sync.Mutex // guards the rest
-	tunnels map[int32]*tunnel
-	last    int32
-	closed  bool // nothing is taken in any more
+	places  []place
+	free    []uint32 // places without a socket
+	last    uint32   // generation
+	tunnels int      // that have settled
 }
+
+// place is one socket's, of its generation: what is told of a place in the name
+// of another generation is about a socket that has gone.
+type place struct {
+	generation uint32 // never zero where there is a socket
+	socket     *socket
+}
+
+// ticket names a place, and whose it is.
+type ticket struct{ place, generation uint32 }
 
 // loopBuffer is how much one read takes. loopFull reads that fill it, with
 // nothing short between them, are a stream: to copy that much costs about as
@@ -42,7 +56,7 @@ const (
 // new event. Urgent data is the exception: a read ends there, whatever follows.
 const loopEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
-// An event tells the tunnel and which of its sides.
+// The sides of a tunnel.
 const (
 	sideClient = 0
 	sideServer = 1
@@ -72,7 +86,7 @@ func openLoop() (*loop, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the epoll instance for tunnels: %w", err), unix.Close(fd))
 	}
-	return &loop{epoll: os.NewFile(uintptr(fd), "tunnels"), fd: fd, tunnels: make(map[int32]*tunnel)}, nil
+	return &loop{epoll: os.NewFile(uintptr(fd), "tunnels"), fd: fd}, nil
 }
 
 // run moves what comes until ctx ends, by when all tunnels must have left. If
@@ -112,68 +126,130 @@ func (l *loop) run(ctx context.Context) error {
 
 func (l *loop) stir(events []unix.EpollEvent, buf []byte) {
 	now := time.Now()
-	for _, e := range events {
-		l.mu.Lock()
-		t := l.tunnels[e.Fd]
-		l.mu.Unlock()
-		if t != nil {
-			t.stir(int(e.Pad), e.Events, buf, now)
+	for i := range events {
+		if s := l.find(&events[i]); s != nil {
+			s.happen(events[i].Events, buf, now)
 		}
 	}
 }
 
-// add takes t in. Its sides must have descriptors, and its mutex be held. It
-// returns false, and has changed nothing, when the loop is closed or the kernel
-// refuses.
-func (l *loop) add(t *tunnel) bool {
+// find returns whom an event is about, nil when it has gone since.
+func (l *loop) find(e *unix.EpollEvent) *socket {
+	t := ticketOf(e)
 	l.mu.Lock()
-	if l.closed {
+	defer l.mu.Unlock()
+	if p := l.places[t.place]; p.generation == t.generation {
+		return p.socket
+	}
+	return nil
+}
+
+func (t ticket) event(mask uint32) *unix.EpollEvent {
+	return &unix.EpollEvent{Events: mask, Fd: int32(t.place), Pad: int32(t.generation)}
+}
+
+func ticketOf(e *unix.EpollEvent) ticket {
+	return ticket{place: uint32(e.Fd), generation: uint32(e.Pad)}
+}
+
+var errLoopClosed = errors.New("the loop has ended")
+
+// watch takes s in, whose mutex must be held, and tells it of mask.
+func (l *loop) watch(s *socket, mask uint32) error {
+	l.mu.Lock()
+	if l.closed.Load() {
 		l.mu.Unlock()
-		return false
+		return errLoopClosed
 	}
-	for t.place == 0 || l.tunnels[t.place] != nil {
+	if l.last++; l.last == 0 {
 		l.last++
-		t.place = l.last
 	}
-	l.tunnels[t.place] = t
+	t := ticket{place: uint32(len(l.places)), generation: l.last}
+	if n := len(l.free); n > 0 {
+		t.place, l.free = l.free[n-1], l.free[:n-1]
+	} else {
+		l.places = append(l.places, place{})
+	}
+	l.places[t.place] = place{t.generation, s}
 	l.mu.Unlock()
+	s.ticket, s.mask = t, mask
+	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, s.fd, t.event(mask)); err != nil {
+		l.forget(s)
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	return nil
+}
+
+// change tells s, whose mutex must be held, of mask from now on, and of what
+// there is of it already.
+func (l *loop) change(s *socket, mask uint32) error {
+	s.mask = mask
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.fd, unix.EPOLL_CTL_MOD, s.fd, s.ticket.event(mask)))
+}
+
+// unwatch takes s out, whose mutex must be held.
+func (l *loop) unwatch(s *socket) {
+	_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, s.fd, nil) // it is there
+	l.forget(s)
+}
+
+// forget tells s of nothing any more. Its mutex must be held.
+func (l *loop) forget(s *socket) {
+	t := s.ticket
+	if t == (ticket{}) {
+		return
+	}
+	s.ticket = ticket{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.places[t.place] = place{}
+	l.free = append(l.free, t.place)
+}
+
+// add takes t in. Its sides must be bare, and its mutex be held. It returns
+// false when the loop is closed or the kernel refuses; the sides are not watched
+// then.
+func (l *loop) add(t *tunnel) bool {
 	for i, s := range []*side{&t.client, &t.server} {
-		e := unix.EpollEvent{Events: loopEvents, Fd: t.place, Pad: int32(i)}
-		if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, s.fd, &e); err != nil {
-			l.unwatch(t)
-			l.remove(t)
+		if err := s.sock.adopt(t, i); err != nil {
+			t.unwatch()
 			return false
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tunnels++
 	return true
 }
 
 // remove lets t go. Its mutex must be held. Its sides are still watched until
 // they are closed, or unwatched.
-func (l *loop) remove(t *tunnel) {
+func (l *loop) remove() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.tunnels, t.place)
+	l.tunnels--
 }
 
-// unwatch takes t's sides out of the epoll instance: a copy of a descriptor
-// keeps alive what was asked of it.
-func (l *loop) unwatch(t *tunnel) {
-	for _, s := range []*side{&t.client, &t.server} {
-		_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, s.fd, nil) // fails where it was not added
-	}
-}
-
-// empty closes the loop for tunnels and makes all that it has leave.
+// empty closes the loop, makes all tunnels that it has leave, and ends what
+// waits for anything else.
 func (l *loop) empty() {
 	l.mu.Lock()
-	l.closed = true
-	all := make([]*tunnel, 0, len(l.tunnels))
-	for _, t := range l.tunnels {
-		all = append(all, t)
+	l.closed.Store(true)
+	all := make([]*socket, 0, len(l.places))
+	for _, p := range l.places {
+		if p.socket != nil {
+			all = append(all, p.socket)
+		}
 	}
 	l.mu.Unlock()
-	for _, t := range all {
+	for _, s := range all {
+		s.mu.Lock()
+		t := s.tunnel
+		s.mu.Unlock()
+		if t == nil {
+			interrupt(s)
+			continue
+		}
 		t.mu.Lock()
 		if t.looped {
 			t.leave()

@@ -227,7 +227,7 @@ func TestDrainAtRandom(t *testing.T) {
 			t.Errorf("round %d: %d flights and %d connections are left", round, n, r.Active())
 		}
 		for _, l := range r.loops {
-			if n := len(l.tunnels); n != 0 {
+			if n := l.tunnels; n != 0 {
 				t.Errorf("round %d: %d tunnels are left in the loop", round, n)
 			}
 		}

@@ -22,7 +22,7 @@ func resting(t *testing.T, r *rig, n int) {
 	waitFor(t, func() bool {
 		r.loops[0].mu.Lock()
 		defer r.loops[0].mu.Unlock()
-		return len(r.loops[0].tunnels) == n
+		return r.loops[0].tunnels == n
 	})
 }
 

@@ -237,7 +237,7 @@ func (ex *exchange) originConn() (*originConn, error) {
 	if !ex.plain.watch.during(cancel) {
 		return nil, context.Canceled
 	}
-	tcp, err := a.connect(ctx)
+	tcp, err := a.connectTCP(ctx)
 	if ex.plain.watch.during(nil); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,11 @@ func (f *front) denyConnectInside(w http.ResponseWriter, h *httpConn, a *attempt
 // by r, a denial that is on record.
 func (c *conn) tellInside(a *attempt, hello []byte, r *refusal) {
 	i := &inspected{inspection: c.s.inspection, front: c.s.front, host: a.query.Host}
-	inner := tls.Server(&replayed{TCPConn: c.tcp, first: bytes.Clone(hello)}, i.server())
+	tcp, err := c.dress()
+	if err != nil {
+		return
+	}
+	inner := tls.Server(&replayed{TCPConn: tcp, first: bytes.Clone(hello)}, i.server())
 	if i.handshake(inner) != nil || inner.SetDeadline(time.Now().Add(c.s.cfg.Timeouts.Hello)) != nil {
 		return
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -43,11 +42,11 @@ func newSent(hello time.Duration) *sent {
 
 // add notes a connection that was opened, before a byte is written on it: who
 // has its first byte knows that it was noted. A nil sent notes nothing.
-func (s *sent) add(tcp *net.TCPConn) {
+func (s *sent) add(tcp endpoint) {
 	if s == nil {
 		return
 	}
-	e := route{addrPortOf(tcp.LocalAddr()), addrPortOf(tcp.RemoteAddr())}
+	e := route{addrPortOf(tcp.LocalAddr()), peerOf(tcp)}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

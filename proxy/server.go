@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/logging/flow"
 )
 
 // Config is what a [Server] needs to know. Its zero values are usable but for
@@ -87,8 +89,9 @@ type Server struct {
 	buffers    relayBuffers
 	sniffed    sniffBuffers
 	callers    callers
-	sent       *sent // nil where no connection can come back
-	listeners  []*net.TCPListener
+	events     flow.Pool // lent to the Recorder
+	sent       *sent     // nil where no connection can come back
+	doors      []*door
 	work       sync.WaitGroup // accepted connections, and who accepts them
 	cut        chan struct{}  // closed by Cut
 	cutOnce    sync.Once
@@ -140,24 +143,28 @@ func (s *Server) Listen(ctx context.Context) error {
 		ln, err := lc.Listen(ctx, "tcp", l.Address)
 		if err != nil {
 			s.closeListeners()
-			s.listeners = nil
 			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}
 		tcp, ok := ln.(*net.TCPListener)
 		if !ok {
 			return fmt.Errorf("listen on %s: %T is not a TCP listener", l.Address, ln)
 		}
-		s.listeners = append(s.listeners, tcp)
-		s.self.sockets = append(s.self.sockets, addrPortOf(tcp.Addr()))
+		d, err := openDoor(tcp, l.Original == OriginalNone && l.TLS == nil)
+		if err != nil {
+			s.closeListeners()
+			return fmt.Errorf("listen on %s: %w", l.Address, err)
+		}
+		s.doors = append(s.doors, d)
+		s.self.sockets = append(s.self.sockets, d.local)
 	}
 	return nil
 }
 
 // Addrs returns the bound addresses in the order of Config.Listeners.
 func (s *Server) Addrs() []net.Addr {
-	out := make([]net.Addr, len(s.listeners))
-	for i, ln := range s.listeners {
-		out[i] = ln.Addr()
+	out := make([]net.Addr, len(s.doors))
+	for i, d := range s.doors {
+		out[i] = d.ln.Addr()
 	}
 	return out
 }
@@ -184,8 +191,8 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.front.base = connCtx
-	for i, ln := range s.listeners {
-		s.work.Go(func() { s.accept(connCtx, ln, &s.cfg.Listeners[i]) })
+	for i, d := range s.doors {
+		s.work.Go(func() { s.accept(connCtx, d, &s.cfg.Listeners[i]) })
 	}
 	loops.Go(func() { s.front.serve(connCtx) })
 	loops.Go(func() { s.sweep(connCtx) })
@@ -254,8 +261,8 @@ func (s *Server) Counts() Counts { return s.admission.snapshot() }
 func (s *Server) Active() int { return s.Counts().Active }
 
 func (s *Server) closeListeners() {
-	for _, ln := range s.listeners {
-		ln.Close() //nolint:errcheck // nothing can be done about a failing close, and Run ends either way
+	for _, d := range s.doors {
+		d.close()
 	}
 }
 

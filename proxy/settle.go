@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +19,10 @@ const liftPause = 100 * time.Millisecond
 func (t *tunnel) settle() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, tcp := range []*net.TCPConn{t.client.tcp, t.server.tcp} {
-		_ = tcp.SetReadDeadline(time.Time{}) // a lull set it; if it fails, so will the next read
+	for _, s := range []*side{&t.client, &t.server} {
+		if !s.bare {
+			_ = s.tcp.SetReadDeadline(time.Time{}) // a lull set it; if it fails, so will the next read
+		}
 	}
 	if t.flight.endedBy() != "" {
 		t.halt() // what was cleared may have been the mark of a cut
@@ -30,46 +31,72 @@ func (t *tunnel) settle() bool {
 	if t.bound || t.up.rest != nil || t.down.rest != nil {
 		return false
 	}
-	t.looped = t.strip()
-	return t.looped
+	if t.looped = t.strip(); t.looped {
+		return true
+	}
+	return t.wear()
 }
 
-// strip takes both sockets from the runtime and into the loop. If it fails all
-// is as it was: who has no descriptor to spare must not wait for one.
+// strip takes both sockets into the loop, from the runtime where they are
+// there. If it fails all is as it was: who has no descriptor to spare must not
+// wait for one.
 func (t *tunnel) strip() bool {
-	client, err := t.client.descriptor()
-	if err != nil {
-		return false
+	var taken []*side
+	defer func() {
+		for _, s := range taken { // it failed: the sockets stay open
+			_ = unix.Close(s.fd)
+			s.sock, s.fd = nil, -1
+		}
+	}()
+	for _, s := range []*side{&t.client, &t.server} {
+		if s.bare {
+			continue
+		}
+		fd, err := s.descriptor()
+		if err != nil {
+			return false
+		}
+		s.fd, s.sock = fd, &socket{loop: t.loop, fd: fd}
+		taken = append(taken, s)
 	}
-	server, err := t.server.descriptor()
-	if err != nil {
-		_ = unix.Close(client) // the socket stays open
-		return false
-	}
-	t.client.fd, t.server.fd = client, server
 	if !t.loop.add(t) {
-		_, _ = unix.Close(client), unix.Close(server) // likewise
 		return false
 	}
 	t.moved.Store(time.Now().UnixNano())
-	for _, s := range []*side{&t.client, &t.server} {
+	for _, s := range taken {
 		_ = s.tcp.Close() // likewise: fd is it, too
 		s.bare = true
 	}
+	taken = nil
 	return true
 }
 
-// lift takes over a tunnel that has just left the loop, for goroutines. Where
-// no descriptor is left it goes back: it returns true then. What waits to be
-// written is written first.
+// unwatch has the loop tell nothing of t any more.
+func (t *tunnel) unwatch() {
+	for _, s := range []*side{&t.client, &t.server} {
+		if s.sock != nil {
+			s.sock.unwatch()
+		}
+	}
+}
+
+// lift takes over a tunnel that has just left the loop, for goroutines; see
+// wear.
 func (t *tunnel) lift() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.loop.unwatch(t)
+	t.unwatch()
+	return t.wear()
+}
+
+// wear gives both sockets to the runtime. Where no descriptor is left the tunnel
+// goes to the loop: wear returns true then. What waits to be written is written
+// first. The mutex must be held.
+func (t *tunnel) wear() bool {
 	for !t.over() && !t.dress() {
 		t.up.flush()
 		t.down.flush()
-		if t.up.rest == nil && t.down.rest == nil && !t.over() {
+		if t.up.rest == nil && t.down.rest == nil && !t.over() && t.client.bare && t.server.bare {
 			if t.looped = t.loop.add(t); t.looped {
 				return true
 			}
@@ -84,7 +111,7 @@ func (t *tunnel) lift() bool {
 	return false
 }
 
-// dress gives both sockets back to the runtime. If it fails all is as it was.
+// dress gives both sockets to the runtime. If it fails all is as it was.
 func (t *tunnel) dress() bool {
 	client, err := t.client.conn()
 	if err != nil {
@@ -92,7 +119,9 @@ func (t *tunnel) dress() bool {
 	}
 	server, err := t.server.conn()
 	if err != nil {
-		_ = client.Close() // the socket stays open
+		if t.client.bare {
+			_ = client.Close() // the socket stays open
+		}
 		return false
 	}
 	t.client.dress(client)
@@ -150,7 +179,7 @@ func (t *tunnel) shift(from int, events uint32, buf []byte) (stays bool) {
 // carry or to end it. The mutex must be held.
 func (t *tunnel) leave() {
 	t.looped = false
-	t.loop.remove(t)
+	t.loop.remove()
 	go t.carry(t.lift)
 }
 

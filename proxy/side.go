@@ -11,12 +11,29 @@ import (
 
 // side is one end of a tunnel. While goroutines carry the tunnel it is a
 // *net.TCPConn, which waits in the runtime's poller; while the loop does, it is
-// bare: a descriptor of which the runtime knows nothing, so that no thread is
+// bare: a socket of which the runtime knows nothing, so that no thread is
 // woken for it but the loop's. Whoever carries the tunnel owns it.
 type side struct {
 	tcp  *net.TCPConn
-	fd   int // while bare
+	sock *socket // while bare
+	fd   int     // likewise, its descriptor
 	bare bool
+}
+
+// sideOf returns e as a side.
+func sideOf(e endpoint) side {
+	if s, ok := e.(*socket); ok {
+		return side{sock: s, fd: s.fd, bare: true}
+	}
+	return side{tcp: e.(*net.TCPConn), fd: -1} //nolint:forcetypeassert // there is no third kind
+}
+
+// end returns what the side is at this moment.
+func (s *side) end() endpoint {
+	if s.bare {
+		return s.sock
+	}
+	return s.tcp
 }
 
 // descriptor returns a copy of the socket's descriptor, for a side to be bare.
@@ -33,25 +50,20 @@ func (s *side) descriptor() (int, error) {
 	return fd, nil
 }
 
-// conn returns a connection that is the bare socket, too.
+// conn returns the side as a *net.TCPConn, for dress.
 func (s *side) conn() (*net.TCPConn, error) {
-	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("give a socket back to the runtime: %w", os.NewSyscallError("fcntl", err))
+	if s.bare {
+		return s.sock.conn()
 	}
-	f := os.NewFile(uintptr(fd), "tunnel")
-	c, err := net.FileConn(f) // one more copy
-	_ = f.Close()             // the socket stays open
-	if err != nil {
-		return nil, fmt.Errorf("give a socket back to the runtime: %w", err)
-	}
-	return c.(*net.TCPConn), nil //nolint:forcetypeassert // it was one
+	return s.tcp, nil
 }
 
 // dress makes tcp, which conn has returned, the one that counts.
 func (s *side) dress(tcp *net.TCPConn) {
-	_ = unix.Close(s.fd) // the socket stays open
-	s.tcp, s.fd, s.bare = tcp, -1, false
+	if s.bare {
+		_ = s.sock.Close() // the socket stays open
+		s.tcp, s.sock, s.fd, s.bare = tcp, nil, -1, false
+	}
 }
 
 // info asks the kernel about the socket, see readTCPInfo.
@@ -97,7 +109,7 @@ func (s *side) stayAlive() {
 // resetOnClose makes close a reset.
 func (s *side) resetOnClose() {
 	if s.bare {
-		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // if it fails, the close is merely polite
+		_ = setLinger(s.fd, 0) // if it fails, the close is merely polite
 		return
 	}
 	_ = s.tcp.SetLinger(0) // likewise
@@ -107,7 +119,7 @@ func (s *side) resetOnClose() {
 // nothing may name it any more.
 func (s *side) close() {
 	if s.bare {
-		_ = unix.Close(s.fd) // it is over either way
+		_ = s.sock.Close() // it is over either way
 		s.fd = -1
 		return
 	}

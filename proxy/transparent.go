@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -30,17 +31,17 @@ func (c *conn) learnOriginal() {
 	if c.listener.Original == OriginalNone {
 		return
 	}
-	c.original = c.listener.Original.originalOf(c.tcp, c.s.self)
-	if c.local == c.original { // TPROXY: its local address is nobody's here
+	c.original = c.listener.Original.originalOf(c.tcp.(*net.TCPConn), c.s.self) //nolint:forcetypeassert // see Server.accept
+	if c.local == c.original {                                                  // TPROXY: its local address is nobody's here
 		c.local = c.s.boundTo(c.listener)
 	}
 }
 
 // boundTo returns the address that a listener was bound to.
 func (s *Server) boundTo(l *ListenerConfig) netip.AddrPort {
-	for i := range s.listeners {
+	for i := range s.doors {
 		if l == &s.cfg.Listeners[i] {
-			return addrPortOf(s.listeners[i].Addr())
+			return s.doors[i].local
 		}
 	}
 	return netip.AddrPort{}
@@ -149,7 +150,7 @@ func (c *conn) carryTCP(ctx context.Context, a *attempt, refused *refusal, first
 		refused = &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
 	}
 	if refused == nil {
-		origin, err := a.connect(ctx)
+		origin, err := a.connect(ctx, c.home())
 		if err == nil {
 			(&tunnel{attempt: a, conn: c, origin: origin}).run(first)
 			return

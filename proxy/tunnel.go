@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ import (
 type tunnel struct {
 	attempt *attempt
 	conn    *conn
-	origin  *net.TCPConn // as connected
+	origin  endpoint     // as connected
 	flight  *flight      // the attempt's, when it was under way before
 	up      relay        // client to origin
 	down    relay        // origin to client
@@ -35,7 +34,6 @@ type tunnel struct {
 	server side
 	loop   *loop // the one that it settles in
 	looped bool  // it is there now
-	place  int32 // there
 	alive  bool  // keepalive is on
 	broken bool  // one direction has ended so that the other cannot go on
 }
@@ -48,8 +46,8 @@ type tunnel struct {
 // other goroutine.
 func (t *tunnel) run(preface []byte) {
 	a, client, origin := t.attempt, t.conn.tcp, t.origin
-	t.loop = a.s.nextLoop()
-	t.client, t.server = side{tcp: client}, side{tcp: origin}
+	t.loop = t.conn.home()
+	t.client, t.server = sideOf(client), sideOf(origin)
 	t.up, t.down = relay{dst: &t.server, src: &t.client}, relay{dst: &t.client, src: &t.server}
 	if a.query.Protocol == policy.ProtocolUnknown {
 		a.query.Protocol = policy.ProtocolTCP
@@ -227,9 +225,7 @@ func (t *tunnel) rescue(r *relay) {
 // halt makes what goroutines read and write on the tunnel fail from now on.
 func (t *tunnel) halt() {
 	for _, s := range []*side{&t.client, &t.server} {
-		if !s.bare {
-			interrupt(s.tcp)
-		}
+		interrupt(s.end())
 	}
 }
 
