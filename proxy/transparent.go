@@ -84,18 +84,19 @@ func (c *conn) sniffOriginal(ctx context.Context, buf []byte) (first []byte, tak
 
 // serveSilent carries a connection on which the client has said nothing yet,
 // where a rule allows that. Otherwise the client may still speak, until it has
-// had its time: last.
+// had its time: last. Whoever is refused whatever it says need not wait so long.
 func (c *conn) serveSilent(ctx context.Context, last bool) (taken bool) {
 	c.returned = c.cameBack()
 	c.identify(ctx)
 	a := c.s.newAttempt(c, policy.ViaTCP, c.accepted)
 	defer a.rescue()
-	refused := c.barred()
+	barred := c.barred()
+	refused := barred
 	if refused == nil {
 		refused = a.decideOriginal(c, policy.ProtocolTCP, denial(policy.ReasonNotTLS,
 			fmt.Errorf("no byte within %s; a protocol in which the server speaks first needs a cidrs rule with protocol: tcp", c.s.cfg.Timeouts.Hello)))
 	}
-	if !last && !c.returned && (refused != nil || a.decision.WouldDeny()) {
+	if !last && barred == nil && (refused != nil || a.decision.WouldDeny()) {
 		return false
 	}
 	c.carryTCP(ctx, a, refused, nil)
