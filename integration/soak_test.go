@@ -87,7 +87,10 @@ type soak struct {
 	rules string // of its policy
 	port  int    // of the origin that does what the client's first byte says
 	hello []byte
-	other []byte // a hello for another name
+	other []byte      // a hello for another name
+	front string      // the listener for PROXY headers,
+	tls   string      // the one that speaks TLS,
+	outer *tls.Config // and how
 	kinds []soakKind
 	made  []atomic.Int64 // by kind
 
@@ -117,7 +120,14 @@ func newSoak(t *testing.T) *soak {
   - {name: refused, hosts: [soak.test], ports: [9], protocol: tcp, resolves_to: [127.0.0.0/8]}
   - {name: tls, hosts: [tls.test], resolves_to: [127.0.0.0/8]}
 `, s.port)
-	s.rig = w.serve(s.rules, setting("timeouts.idle", "2s"), setting("timeouts.hello", "1s"), setting("reload.every", "0s"),
+	s.front, s.tls = net.JoinHostPort(loopback(), "3129"), net.JoinHostPort(loopback(), "3130")
+	cert, key := w.pemFiles(w.certificate("soak.proxy.test"))
+	s.outer = &tls.Config{ServerName: "soak.proxy.test", RootCAs: w.roots}
+	s.rig = w.serve(s.rules, setting("listeners", []any{
+		map[string]any{"address": "127.0.0.1:0"},
+		map[string]any{"address": s.front, "proxy_protocol": "required", "proxy_from": []any{"127.0.0.0/8"}},
+		map[string]any{"address": s.tls, "tls": map[string]any{"cert_file": cert, "key_file": key}},
+	}), setting("timeouts.idle", "2s"), setting("timeouts.hello", "1s"), setting("reload.every", "0s"),
 		func(c *rigConfig) { c.plain = true; c.stdout = devNull(t) })
 	s.kinds = []soakKind{
 		{"echo", 30, 1, func(s *soak) error { return s.tunnel('E', finish) }},
@@ -141,6 +151,31 @@ func newSoak(t *testing.T) *soak {
 		{"HTTP, client leaves", 3, 1, func(s *soak) error { return s.leave("/stall") }},
 		{"HTTP, origin vanishes", 3, 1, func(s *soak) error { return s.refused(s.get("/vanish"), "502", finish) }},
 		{"HTTP, half an answer", 3, 1, func(s *soak) error { return s.refused(s.get("/half"), "200", drain) }},
+		{"PROXY header", 10, 1, func(s *soak) error {
+			return s.behind("PROXY TCP4 192.0.2.7 192.0.2.8 4711 3128\r\n"+s.ask(), 'E', finish)
+		}},
+		{"PROXY header, reset", 3, 1, func(s *soak) error {
+			return s.behind("PROXY TCP4 192.0.2.9 192.0.2.8 4711 3128\r\n"+s.ask(), 'S', reset)
+		}},
+		{"no PROXY header", 2, 1, func(s *soak) error { return s.behind(s.ask(), 0, drain) }},
+		{"half a PROXY header", 2, 1, func(s *soak) error { return s.behind("PROXY TCP4 192.0", 0, reset) }},
+		{"TLS to the proxy", 8, 1, func(s *soak) error { return s.within('E', func(c *tls.Conn) error { return c.Close() }) }},
+		{"TLS to the proxy, half-closed", 4, 1, func(s *soak) error {
+			return s.within('E', func(c *tls.Conn) error {
+				_ = c.CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+				return c.NetConn().Close()
+			})
+		}},
+		{"TLS to the proxy, reset", 4, 1, func(s *soak) error {
+			return s.within('S', func(c *tls.Conn) error { return reset(c.NetConn().(*net.TCPConn)) })
+		}},
+		{"TLS to the proxy, origin resets", 3, 1, func(s *soak) error {
+			return s.within('R', func(c *tls.Conn) error {
+				_, _ = io.Copy(io.Discard, c)
+				return c.NetConn().Close()
+			})
+		}},
 		{"WebSocket", 10, 1, func(s *soak) error { return s.upgrade('E', finish) }},
 		{"WebSocket, half-closed", 3, 1, func(s *soak) error { return s.upgrade('E', halfClose) }},
 		{"WebSocket, reset", 3, 1, func(s *soak) error { return s.upgrade('S', reset) }},
@@ -335,6 +370,71 @@ func say(c *net.TCPConn, what byte, end func(*net.TCPConn) error) error {
 		if _, err := c.Read(b[:]); (err != nil || b[0] != what) && what != 'R' {
 			return fmt.Errorf("the origin was to say %q: %q, %w", what, b, err)
 		}
+	}
+	return end(c)
+}
+
+// ask is a whole request for a tunnel.
+func (s *soak) ask() string {
+	return fmt.Sprintf("CONNECT soak.test:%d HTTP/1.1\r\nHost: soak.test\r\n\r\n", s.port)
+}
+
+// behind sends what a balancer does, and what. Where that is nothing, the proxy
+// is to end it.
+func (s *soak) behind(text string, what byte, end func(*net.TCPConn) error) error {
+	nc, err := net.Dial("tcp", s.front)
+	if err != nil {
+		return err
+	}
+	c := nc.(*net.TCPConn)
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, text); err != nil {
+		return err
+	}
+	if what != 0 {
+		if err := readAnswer(c); err != nil {
+			return err
+		}
+	}
+	return say(c, what, end)
+}
+
+// readAnswer reads the answer to CONNECT and nothing behind it.
+func readAnswer(c io.Reader) error {
+	var head []byte
+	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
+		var b [1]byte
+		if _, err := c.Read(b[:]); err != nil {
+			return fmt.Errorf("%w after %q", err, head)
+		}
+		head = append(head, b[0])
+	}
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) {
+		return fmt.Errorf("answered %q", head)
+	}
+	return nil
+}
+
+// within makes a tunnel by TLS to the proxy.
+func (s *soak) within(what byte, end func(*tls.Conn) error) error {
+	nc, err := net.Dial("tcp", s.tls)
+	if err != nil {
+		return err
+	}
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	c := tls.Client(nc, s.outer)
+	if _, err := io.WriteString(c, s.ask()); err != nil {
+		return err
+	}
+	if err := readAnswer(c); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte{what}); err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err := c.Read(b[:]); (err != nil || b[0] != what) && what != 'R' {
+		return fmt.Errorf("the origin was to say %q: %q, %w", what, b, err)
 	}
 	return end(c)
 }

@@ -314,11 +314,11 @@ func (t *tlsListener) warn(at time.Time) {
 			continue
 		}
 		t.said[what] = true
-		event := t.log.Error()
+		level := zerolog.ErrorLevel
 		if soon {
-			event = t.log.Warn()
+			level = zerolog.WarnLevel
 		}
-		event.Str(logging.FieldListener, t.name).Time("expires", e.at).Str("hint", e.hint).Msg(what)
+		t.log.WithLevel(level).Str(logging.FieldListener, t.name).Time("expires", e.at).Str("hint", e.hint).Msg(what)
 	}
 }
 

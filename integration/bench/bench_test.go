@@ -47,7 +47,7 @@ func TestQuick(t *testing.T) {
 	for _, want := range []string{
 		"direct tunnels connect", base + " tunnels connect", base + " bulk connect", base + " trips connect",
 		"direct inspect inspect", base + " inspect inspect", base + "-spliced inspect inspect",
-		base + " idle connect", base + " http http", base + "-10 rules connect", "floor bulk connect",
+		base + " idle connect", base + " http http", base + " callers header", base + "-10 rules connect", "floor bulk connect",
 	} {
 		if !seen[want] {
 			t.Errorf("not measured: %s", want)

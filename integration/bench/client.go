@@ -32,6 +32,7 @@ type task struct {
 	Kind    kind
 	Addr    netip.AddrPort // of the proxy, or of the origin itself
 	Connect bool           // ask by CONNECT before the hello
+	Header  string         // what comes before that
 	Count   int            // connections at a time; for idle, in all
 	Size    int            // bytes of an echo
 	Warm    time.Duration  // before measuring
@@ -125,7 +126,7 @@ func newClient(t task) (*client, error) {
 	}
 	c := &client{
 		task: t, loop: l, to: sockaddr(t.Addr), buf: make([]byte, max(payload, t.Size)),
-		request: fmt.Appendf(nil, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", hostPort(originName, t.TLSPort, 0)),
+		request: fmt.Appendf(nil, "%[2]sCONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", hostPort(originName, t.TLSPort, 0), t.Header),
 	}
 	ask := askReply
 	switch t.Kind {

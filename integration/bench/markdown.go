@@ -68,6 +68,8 @@ func wayTitle(w way) string {
 		return "CONNECT"
 	case waySNI:
 		return "SNI"
+	case wayHeader:
+		return "PROXY header, CONNECT"
 	case wayInspect:
 		return "CONNECT to a bucket"
 	default:

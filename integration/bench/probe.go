@@ -38,8 +38,8 @@ func (s *session) probe(ctx context.Context, name string) error {
 	case wayHTTP:
 		fmt.Fprintf(conn, "GET http://%[1]s/ HTTP/1.1\r\nHost: %[1]s\r\n\r\n", hostPort(name, o.HTTPPort, 80))
 		return wants200(br)
-	case wayConnect, wayInspect:
-		fmt.Fprintf(conn, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", hostPort(name, o.TLSPort, 0))
+	case wayConnect, wayHeader, wayInspect:
+		fmt.Fprintf(conn, "%[2]sCONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", hostPort(name, o.TLSPort, 0), w.header())
 		if err := wants200(br); err != nil {
 			return err
 		}

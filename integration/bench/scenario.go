@@ -7,6 +7,7 @@ const (
 	wayConnect way = "connect" // CONNECT, then a ClientHello inside
 	waySNI     way = "sni"     // a ClientHello alone
 	wayHTTP    way = "http"    // a plain request with an absolute URL
+	wayHeader  way = "header"  // a PROXY header, then CONNECT and a ClientHello inside
 	wayInspect way = "inspect" // CONNECT to a bucket, and TLS inside that ends at the proxy
 )
 
@@ -21,7 +22,19 @@ func (w way) destination() string {
 }
 
 // tunnels reports whether a way asks a proxy by CONNECT.
-func (w way) tunnels() bool { return w == wayConnect || w == wayInspect }
+func (w way) tunnels() bool { return w == wayConnect || w == wayHeader || w == wayInspect }
+
+// callerHeader is what a balancer says of its client: nobody else's address, as
+// the policy's source asks for.
+const callerHeader = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 3128\r\n"
+
+// header is what comes before anything else.
+func (w way) header() string {
+	if w == wayHeader {
+		return callerHeader
+	}
+	return ""
+}
 
 func (w way) stranger() string {
 	if w == wayInspect {
@@ -88,6 +101,9 @@ func allScenarios(quick bool) []scenario {
 		{"tunnels", "New tunnels", tunnelWays, []load{
 			{"tunnels-1", "one at a time", tunnels(), task{Kind: kindTunnel, Count: 1}},
 			{"tunnels-32", "32 at a time", tunnels(), task{Kind: kindTunnel, Count: 32}},
+		}},
+		{"callers", "New tunnels behind a PROXY header, of a caller whom the policy tells from others", []way{wayHeader, wayConnect}, []load{
+			{"callers-32", "32 at a time", tunnels(), task{Kind: kindTunnel, Count: 32}},
 		}},
 		{"bulk", "Bulk", tunnelWays, []load{
 			{"down-1", "down, one stream", gigabyte(), task{Kind: kindDown, Count: 1}},

@@ -184,6 +184,7 @@ func (s *session) run(ctx context.Context, l load) (m measure, err error) {
 	o := s.bench.o
 	t := l.task
 	t.Addr, t.Connect, t.Warm, t.For = s.addr, s.way.tunnels() && s.child != nil, o.warm(), o.length()
+	t.Header = s.way.header()
 	t.TLSPort, t.HTTPPort, t.Roots, t.Large = o.TLSPort, o.HTTPPort, s.roots, largeObject
 	if t.Kind == kindIdle {
 		t.For = time.Minute

@@ -12,7 +12,7 @@ import (
 // no more ("lean": no look into the tunnel, one record for each); without
 // inspection, where there is some ("spliced"); with other numbers of rules; and the binaries that it is to be compared with.
 func sallyports(o *options) []*subject {
-	ways := []way{wayConnect, waySNI, wayHTTP, wayInspect}
+	ways := []way{wayConnect, waySNI, wayHTTP, wayHeader, wayInspect}
 	one := func(name, program string, launch func(*site) launch) *subject {
 		return &subject{name: name, ways: ways, program: absolute(program), version: []string{"version"}, launch: launch}
 	}
@@ -66,12 +66,18 @@ func asShipped(s *site) launch {
 // wildcard.
 func sallyport(s *site, as setting) launch {
 	var b strings.Builder
-	b.WriteString("version: 1\nrules:\n")
+	b.WriteString("version: 1\n")
+	caller := ""
+	if s.way == wayHeader {
+		b.WriteString("sources:\n  - {name: caller, cidrs: [192.0.2.0/28]}\n")
+		caller = ", sources: [caller]"
+	}
+	b.WriteString("rules:\n")
 	fmt.Fprintf(&b, "  - {name: plain, hosts: [%s], ports: [%d], protocol: http, resolves_to: [127.0.0.0/8]}\n", originName, s.o.HTTPPort)
 	for i, name := range s.allowed() {
 		switch {
 		case name == originName:
-			fmt.Fprintf(&b, "  - {name: origin, hosts: [%s], ports: [%d], protocol: %s, resolves_to: [127.0.0.0/8]}\n", name, s.o.TLSPort, as.protocol)
+			fmt.Fprintf(&b, "  - {name: origin, hosts: [%s], ports: [%d], protocol: %s, resolves_to: [127.0.0.0/8]%s}\n", name, s.o.TLSPort, as.protocol, caller)
 		case name == bucketName:
 			b.WriteString(bucketRule(s.o.TLSPort, as.inspect))
 		case i%5 == 0:
@@ -80,8 +86,12 @@ func sallyport(s *site, as setting) launch {
 			fmt.Fprintf(&b, "  - {name: r%d, hosts: [%s]}\n", i, name)
 		}
 	}
+	listener := map[string]any{"address": s.listen.String()}
+	if s.way == wayHeader {
+		listener["proxy_protocol"], listener["proxy_from"] = "required", []string{"127.0.0.0/8"}
+	}
 	told := map[string]any{
-		"listeners": []any{map[string]any{"address": s.listen.String()}},
+		"listeners": []any{listener},
 		"admin":     map[string]any{"address": "127.0.0.1:0"},
 		"policy":    []string{"file:" + s.file("policy.yaml", b.String())},
 		"resolver": map[string]any{"hosts": []any{
