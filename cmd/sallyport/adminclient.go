@@ -32,6 +32,11 @@ func (c *adminClient) get(ctx context.Context, path string, parameters url.Value
 	if err != nil {
 		return err
 	}
+	return c.do(req, read)
+}
+
+// do sends a request and hands the answer's body over.
+func (c *adminClient) do(req *http.Request, read func(io.Reader) error) error {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
@@ -52,6 +57,7 @@ func (c *adminClient) get(ctx context.Context, path string, parameters url.Value
 func (c *adminClient) refused(resp *http.Response) error {
 	var said struct {
 		Error string `json:"error"`
+		Hint  string `json:"hint"`
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is of it
 	if json.Unmarshal(text, &said) != nil || said.Error == "" {
@@ -61,6 +67,8 @@ func (c *adminClient) refused(resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		return &fault{err: err, hint: "give --token-file, or set admin.token (SALLYPORT_ADMIN_TOKEN=file:PATH) to where the token is"}
+	case http.StatusUnprocessableEntity:
+		return refuse(said.Hint, "%w", err)
 	case http.StatusNotFound:
 		return fmt.Errorf("%w (%w)", err, history.ErrNotFound)
 	}

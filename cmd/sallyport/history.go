@@ -168,6 +168,7 @@ func (d *daemon) buildHistory(ctx context.Context) error {
 	if err != nil {
 		return &fault{code: exitUsage, err: fmt.Errorf("%s: %w", d.cfg.place("history.store"), err)}
 	}
+	d.overlays = newOverlays(d.history, d.cfg.admit, d.log)
 	return nil
 }
 
@@ -180,9 +181,15 @@ func (d *daemon) runHistory(ctx context.Context) error {
 
 // remember keeps a policy that came into force, at the next batch.
 func (d *daemon) remember(version string, texts []policy.Text) {
-	if d.history != nil {
-		d.history.Remember(history.Version{Version: version, At: time.Now(), Texts: texts})
+	before := d.texts.Swap(&texts)
+	if d.history == nil {
+		return
 	}
+	v := history.Version{Version: version, At: time.Now(), Texts: texts}
+	if before != nil && policy.VersionOf(underneath(*before)...) == policy.VersionOf(underneath(texts)...) {
+		v.Who, v.Note = d.overlays.last() // the overlays are what has changed
+	}
+	d.history.Remember(v)
 }
 
 // historyChecks tell how the memory does. A proxy without one takes traffic all

@@ -56,17 +56,26 @@ func openHistory(cmd *cobra.Command) (_ historySource, closing func(), err error
 	return c, func() {}, nil
 }
 
-// openStore opens a store to look at it.
-func (l *loaded) openStore(ctx context.Context, name string) (historySource, func(), error) {
+// storeToOpen returns the store that a flag names.
+func (l *loaded) storeToOpen(ctx context.Context, name string) (string, error) {
 	if wrong, hint := historyStore().check(name); wrong != "" || name == historyOff {
-		return nil, nil, refuse(hint, "--store: %s", wrong)
+		return "", refuse(hint, "--store: %s", wrong)
 	}
 	store, err := l.storeName(ctx, name)
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
 	if store == history.Memory {
-		return nil, nil, refuse("leave --store out: then the proxy itself is asked", "--store: the memory of a proxy cannot be opened by another process")
+		return "", refuse("leave --store out: then the proxy itself is asked", "--store: the memory of a proxy cannot be opened by another process")
+	}
+	return store, nil
+}
+
+// openStore opens a store to look at it.
+func (l *loaded) openStore(ctx context.Context, name string) (historySource, func(), error) {
+	store, err := l.storeToOpen(ctx, name)
+	if err != nil {
+		return nil, nil, err
 	}
 	s, err := history.Open(ctx, history.Config{Store: store, ReadOnly: true})
 	if err != nil {

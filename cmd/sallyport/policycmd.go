@@ -13,7 +13,8 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	return group("policy", "write, check, question and test policies", checkCommand(), explainCommand(), testCommand(), suggestCommand(), replayCommand(), diffCommand(), endpointCommand())
+	return group("policy", "write, check, question, test and change policies", checkCommand(), explainCommand(), testCommand(), suggestCommand(), replayCommand(), diffCommand(),
+		acceptCommand(), denyCommand(), overlayCommand(), exportCommand(), historyCommand(), rollbackCommand(), endpointCommand())
 }
 
 func checkCommand() *cobra.Command {

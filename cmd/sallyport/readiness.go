@@ -22,5 +22,5 @@ func (d *daemon) ready() []console.Check {
 		// An old policy is in force none the less: no reason to send clients away.
 		{Name: "policy_sources", OK: true, Detail: d.cfg.sources.detail()},
 		traffic,
-	}, slices.Concat(d.callers.checks(), d.advice.checks(), d.tls.checks(), d.dnsChecks(), d.historyChecks())...)
+	}, slices.Concat(d.callers.checks(), d.advice.checks(), d.tls.checks(), d.dnsChecks(), d.historyChecks(), d.overlays.checks())...)
 }

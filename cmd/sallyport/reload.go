@@ -24,6 +24,7 @@ type reloader struct {
 	admit   func(*policy.Policy) error // refuses what this process cannot serve
 	pause   func() time.Duration       // until the next look; 0: only when asked
 	asked   <-chan struct{}            // SIGHUP
+	changed <-chan struct{}            // somebody wrote an overlay; nil: nobody can
 	live    *policy.Live
 	swapped func() int                                // told of a new policy; returns how many connections it cut
 	also    func(ctx context.Context, asked bool)     // reads what else is read again
@@ -53,6 +54,12 @@ func (r *reloader) Run(ctx context.Context) error {
 		case <-r.asked:
 			r.look(ctx, lookAsked)
 			r.also(ctx, true)
+		case _, open := <-r.changed:
+			if !open {
+				r.changed = nil // the store has ended
+				continue
+			}
+			r.look(ctx, lookDue)
 		case <-next:
 			r.look(ctx, lookDue)
 			r.also(ctx, false)

@@ -13,15 +13,14 @@ import (
 
 func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "replay CANDIDATE...", Short: "say what a candidate would have denied and allowed of what was observed", Args: cobra.MinimumNArgs(1)}
-	var e evidence
-	e.addFlags(cmd)
+	addEvidenceFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		candidate, err := loadSources(cmd, args)
 		if err != nil {
 			return err
 		}
-		seen, err := e.read(cmd.Context(), cmd.InOrStdin())
+		seen, err := readEvidence(cmd)
 		if err != nil {
 			return err
 		}
@@ -85,8 +84,7 @@ func counted64(n int64, noun string) string {
 
 func diffCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "diff A B", Short: "say how two policies differ, and what it would mean for what was observed", Args: cobra.ExactArgs(2)}
-	var e evidence
-	e.addFlags(cmd)
+	addEvidenceFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a, err := loadSources(cmd, args[:1])
@@ -98,8 +96,8 @@ func diffCommand() *cobra.Command {
 			return err
 		}
 		result := diffed{Differences: append([]policy.Difference{}, policy.Diff(a, b)...)}
-		if e.given() {
-			seen, err := e.read(cmd.Context(), cmd.InOrStdin())
+		if evidenceGiven(cmd) {
+			seen, err := readEvidence(cmd)
 			if err != nil {
 				return err
 			}

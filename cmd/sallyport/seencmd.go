@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,78 +16,51 @@ import (
 	"github.com/sallyport/sallyport/policy"
 )
 
-// evidence says where a command finds what was observed, and which of it
-// counts.
-type evidence struct {
-	store   string   // a history's
-	flows   []string // files of flow log lines
-	since   string
-	until   string
-	service string
+// addEvidenceFlags gives a command the flags that say where what was observed
+// is found, and which of it counts.
+func addEvidenceFlags(cmd *cobra.Command) {
+	addSourceFlags(cmd)
+	cmd.Flags().StringArray("flows", nil, "`FILE` of flow log lines to read instead; - is standard input; repeatable")
+	addFilterFlags(cmd, "source", "task", "family", "verdict", "rule", "min-bytes", "limit", "reason")
 }
 
-// addFlags gives a command the flags of the evidence.
-func (e *evidence) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&e.store, "store", "", "`URL` of the history to read")
-	cmd.Flags().StringArrayVar(&e.flows, "flows", nil, "`FILE` of flow log lines to read instead; - is standard input; repeatable")
-	cmd.Flags().StringVar(&e.since, "since", "", "`TIME` or age (14d, 36h) of the oldest that counts")
-	cmd.Flags().StringVar(&e.until, "until", "", "`TIME` or age of the newest that counts")
-	cmd.Flags().StringVar(&e.service, "service", "", "`NAME` of the one service that counts, or CLUSTER/NAME; * is anything")
+// evidenceGiven reports whether the command line names a place.
+func evidenceGiven(cmd *cobra.Command) bool {
+	for _, name := range []string{"store", "flows", "admin"} {
+		if cmd.Flags().Changed(name) {
+			return true
+		}
+	}
+	return false
 }
 
-// given reports whether the command line names a place.
-func (e *evidence) given() bool { return e.store != "" || len(e.flows) > 0 }
-
-// read returns what was observed.
-func (e *evidence) read(ctx context.Context, stdin io.Reader) ([]policy.Seen, error) {
-	now := time.Now()
-	since, err := moment("since", e.since, now)
+// readEvidence returns what was observed.
+func readEvidence(cmd *cobra.Command) ([]policy.Seen, error) {
+	f, err := readFilter(cmd, time.Now(), 0)
 	if err != nil {
 		return nil, err
 	}
-	until, err := moment("until", e.until, now)
+	files, err := cmd.Flags().GetStringArray("flows")
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case e.store != "" && len(e.flows) > 0:
-		return nil, refuse("give one of them", "--store and --flows are two places to read from")
-	case e.store != "":
-		return e.fromStore(ctx, history.Filter{Since: since, Until: until, Service: e.service})
-	case len(e.flows) > 0:
-		return e.fromFlows(stdin, since, until)
+	if len(files) > 0 {
+		if cmd.Flags().Changed("store") {
+			return nil, refuse("give one of them", "--store and --flows are two places to read from")
+		}
+		return readFlowFiles(files, cmd.InOrStdin(), f)
 	}
-	return nil, refuse("write --store URL, or --flows FILE, where - is standard input", "nothing says where to find what was observed")
-}
-
-// fromStore reads the sites of a history.
-func (e *evidence) fromStore(ctx context.Context, f history.Filter) ([]policy.Seen, error) {
-	store, err := storeToRead(ctx, e.store)
+	source, closing, err := openHistory(cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer store.Close() //nolint:errcheck // it was read only
-	return seenIn(ctx, store, f)
-}
-
-// storeToRead opens a store that the command line names.
-func storeToRead(ctx context.Context, name string) (*history.Store, error) {
-	if name == history.Memory {
-		return nil, refuse("give the URL of a store that proxies share, or keep one in a file", "a store in memory ends with its process: there is nothing to read")
-	}
-	store, err := history.Open(ctx, history.Config{Store: name, ReadOnly: true})
-	if err != nil {
-		return nil, &fault{code: exitUsage, err: err, hint: "write --store sqlite:PATH or --store postgres://USER@HOST/DATABASE"}
-	}
-	if h := store.Health(); !h.OK {
-		return nil, &fault{code: exitUsage, err: fmt.Errorf("the history cannot be opened: %s", h.Detail)}
-	}
-	return store, nil
+	defer closing()
+	return seenIn(cmd.Context(), source, f)
 }
 
 // seenIn reads the sites of a store as observations. Where a private address
 // was what would be denied, one flow tells which.
-func seenIn(ctx context.Context, store *history.Store, f history.Filter) ([]policy.Seen, error) {
+func seenIn(ctx context.Context, store historySource, f history.Filter) ([]policy.Seen, error) {
 	sites, err := store.Sites(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("read what was observed: %w", err)
@@ -137,11 +111,11 @@ func seenAt(s *history.Site) policy.Seen {
 	return seen
 }
 
-// fromFlows reads files of flow log lines.
-func (e *evidence) fromFlows(stdin io.Reader, since, until time.Time) ([]policy.Seen, error) {
+// readFlowFiles reads files of flow log lines.
+func readFlowFiles(files []string, stdin io.Reader, f history.Filter) ([]policy.Seen, error) {
 	var all []policy.Seen
 	usedStdin := false
-	for _, name := range e.flows {
+	for _, name := range files {
 		in := stdin
 		if name == "-" {
 			if usedStdin {
@@ -149,29 +123,29 @@ func (e *evidence) fromFlows(stdin io.Reader, since, until time.Time) ([]policy.
 			}
 			usedStdin = true
 		} else {
-			f, err := os.Open(name)
+			file, err := os.Open(name)
 			if err != nil {
 				return nil, &fault{code: exitUsage, err: err}
 			}
-			defer f.Close() //nolint:errcheck,gocritic // it is read only, and there are few
-			in = f
+			defer file.Close() //nolint:errcheck,gocritic // it is read only, and there are few
+			in = file
 		}
-		seen, err := readFlowLines(in, since, until)
+		seen, err := readFlowLines(in, f.Since, f.Until)
 		if err != nil {
 			return nil, &fault{code: exitUsage, err: fmt.Errorf("%s: %w", name, err), hint: "give it the lines that serve prints on standard output, or an export of them"}
 		}
 		all = append(all, seen...)
 	}
-	if e.service == "" {
-		return all, nil
-	}
-	kept := all[:0]
-	for _, s := range all {
-		if ofService(e.service, &s) {
-			kept = append(kept, s)
-		}
-	}
-	return kept, nil
+	return slices.DeleteFunc(all, func(s policy.Seen) bool {
+		return (f.Service != "" && !ofService(f.Service, &s)) || (f.Host != "" && !matchesHost(f.Host, s.Host))
+	}), nil
+}
+
+// matchesHost reports whether a host fits a pattern of the policy's language.
+func matchesHost(pattern, host string) bool {
+	p, err := policy.Load(policy.Text{Name: "--host", Data: []byte("version: 1\nrules: [{name: a, action: deny, hosts: [" + strconv.QuoteToASCII(pattern) + "]}]")})
+	h, bad := policy.ParseHost(host)
+	return err == nil && bad == nil && p.Decide(policy.Query{Host: h, Port: 443}).Reason == policy.ReasonDenyRule
 }
 
 // ofService reports whether a caller fits NAME or CLUSTER/NAME, where * is any
@@ -202,26 +176,4 @@ func ofService(pattern string, s *policy.Seen) bool {
 		tail = after
 	}
 	return strings.HasSuffix(tail, last)
-}
-
-// moment reads a time, RFC 3339 or a date, or an age like 14d or 36h; "" is the
-// zero time.
-func moment(flag, text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 10_000 {
-			return now.Add(-time.Duration(n * 24 * float64(time.Hour))), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, refuse("write an age like 14d or 36h, or a time like 2026-11-23T08:00:00Z", "--%s: %s is no time", flag, strconv.QuoteToASCII(text))
 }

@@ -69,7 +69,9 @@ type daemon struct {
 	ipfix       *ipfix.Exporter // nil: no collector is configured
 	emf         *metrics.EMF    // nil: CloudWatch is told nothing
 	emfLines    *logging.AsyncWriter
-	history     *history.Store // nil: nothing is remembered
+	history     *history.Store                // nil: nothing is remembered
+	overlays    *overlays                     // nil: likewise
+	texts       atomic.Pointer[[]policy.Text] // of the policy in force
 	token       adminToken
 	metrics     *metrics.Metrics
 	live        *policy.Live
@@ -125,6 +127,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 		return nil, err
 	}
 	if err = d.buildHistory(ctx); err != nil {
+		return nil, err
+	}
+	if p, err = d.overlaid(ctx, p); err != nil {
 		return nil, err
 	}
 	if err = d.token.read(ctx); err != nil {
@@ -260,7 +265,7 @@ func (d *daemon) consoleConfig() console.Config {
 	b.Modules = nil
 	c := console.Config{
 		Ready: d.ready, Metrics: d.metrics.Handler(), Version: b, Schema: logging.FlowSchema(),
-		Hosts: d.cfg.Admin.Hosts, Token: d.token.sum.Load, Log: logging.Slog(d.log),
+		Hosts: d.cfg.Admin.Hosts, Token: d.token.sum.Load, Routes: d.policyRoutes(), Log: logging.Slog(d.log),
 	}
 	if d.history != nil {
 		c.History = d.history
@@ -305,8 +310,8 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 
 	asked := make(chan struct{}, 1)
 	reload := &reloader{
-		read: d.cfg.sources.read, pause: d.cfg.sources.pause, admit: d.cfg.admit,
-		asked: asked, live: d.live,
+		read: d.readPolicy, pause: d.cfg.sources.pause, admit: d.cfg.admit,
+		asked: asked, changed: d.overlaysChanged(ctx), live: d.live,
 		swapped: d.policyChanged, also: d.reloadAlso, keep: d.remember, metrics: d.metrics, log: d.log,
 	}
 	d.announce()

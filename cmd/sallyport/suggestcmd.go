@@ -14,8 +14,7 @@ import (
 
 func suggestCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "suggest", Short: "propose the smallest policy for what was observed", Args: cobra.NoArgs}
-	var e evidence
-	e.addFlags(cmd)
+	addEvidenceFlags(cmd)
 	var o policy.SuggestOptions
 	cmd.Flags().Int64Var(&o.MinCount, "min-count", 2, "`N` attempts that must have reached a destination")
 	cmd.Flags().IntVar(&o.MinSiblings, "min-siblings", 5, "`N` names that make a wildcard where one is safe; 0 for none")
@@ -34,7 +33,7 @@ func suggestCommand() *cobra.Command {
 			}
 			o.Policy = p
 		}
-		seen, err := e.read(cmd.Context(), cmd.InOrStdin())
+		seen, err := readEvidence(cmd)
 		if err != nil {
 			return err
 		}
@@ -103,5 +102,12 @@ func writeIndented(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// writeLine writes a value as a line of JSON.
+func writeLine(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
 }

@@ -13,15 +13,17 @@ import (
 // Overlay is a document of the policy language that somebody wrote into the
 // store. It is never changed, only revoked.
 type Overlay struct {
-	ID      string // ULID
-	At      time.Time
-	Name    string // of the document, in messages
-	Text    string // the document
-	Author  string
-	Reason  string
-	Revoked time.Time // zero: it is active
+	ID      string    `json:"id"` // ULID
+	At      time.Time `json:"at"`
+	Name    string    `json:"name"` // of the document, in messages
+	Text    string    `json:"text"` // the document
+	Author  string    `json:"author"`
+	Reason  string    `json:"reason,omitempty"`
+	Until   time.Time `json:"until,omitzero"`   // its readers end it then; zero: for good
+	Revoked time.Time `json:"revoked,omitzero"` // zero: it is active
 	// RevokedBy and RevokedReason are by whom and why.
-	RevokedBy, RevokedReason string
+	RevokedBy     string `json:"revoked_by,omitempty"`
+	RevokedReason string `json:"revoked_reason,omitempty"`
 }
 
 // ErrNotWritable is what a change of a store ends in that is only looked at.
@@ -65,8 +67,8 @@ func (d *database) serialise(ctx context.Context, tx *sql.Tx) error {
 func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o.ID, o.At, o.Revoked, o.RevokedBy, o.RevokedReason = flow.NewID(), s.cfg.Clock().UTC().Truncate(time.Microsecond), time.Time{}, "", ""
 	err := s.transact(ctx, "overlay", func(tx *sql.Tx, db *database) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, revoked_at, revoked_by, revoked_reason)
-			VALUES ($1, $2, $3, $4, $5, $6, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
 			return err
 		}
 		return db.tell(ctx, tx)
@@ -104,7 +106,7 @@ func (s *Store) Overlays(ctx context.Context, all bool) ([]Overlay, error) {
 	if !all {
 		w.add("revoked_at = ?", int64(0))
 	}
-	rows, err := db.read.QueryContext(ctx, w.after("SELECT id, at, name, document, author, reason, revoked_at, revoked_by, revoked_reason FROM overlay", "ORDER BY id"), w.args...)
+	rows, err := db.read.QueryContext(ctx, w.after("SELECT id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason FROM overlay", "ORDER BY id"), w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read overlays: %w", err)
 	}
@@ -112,11 +114,11 @@ func (s *Store) Overlays(ctx context.Context, all bool) ([]Overlay, error) {
 	var out []Overlay
 	for rows.Next() {
 		var o Overlay
-		var at, revoked int64
-		if err := rows.Scan(&o.ID, &at, &o.Name, &o.Text, &o.Author, &o.Reason, &revoked, &o.RevokedBy, &o.RevokedReason); err != nil {
+		var at, until, revoked int64
+		if err := rows.Scan(&o.ID, &at, &o.Name, &o.Text, &o.Author, &o.Reason, &until, &revoked, &o.RevokedBy, &o.RevokedReason); err != nil {
 			return nil, fmt.Errorf("read overlays: %w", err)
 		}
-		o.At, o.Revoked = timeOf(at), timeOf(revoked)
+		o.At, o.Until, o.Revoked = timeOf(at), timeOf(until), timeOf(revoked)
 		out = append(out, o)
 	}
 	return out, rows.Err() //nolint:wrapcheck // it says what failed

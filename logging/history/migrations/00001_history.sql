@@ -120,6 +120,7 @@ CREATE TABLE overlay (
     document       text NOT NULL,
     author         text NOT NULL,
     reason         text NOT NULL,
+    until_at       bigint NOT NULL, -- 0: for good
     revoked_at     bigint NOT NULL,
     revoked_by     text NOT NULL,
     revoked_reason text NOT NULL

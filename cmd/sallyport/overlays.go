@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/console"
+	"github.com/sallyport/sallyport/logging/history"
+	"github.com/sallyport/sallyport/policy"
+)
+
+// overlayPatience bounds one reading of the overlays. The policy's own sources
+// must not wait for a database for long.
+const overlayPatience = 3 * time.Second
+
+// overlays are the documents that people wrote into the store while the policy
+// was in force. They come on top of its sources and can take nothing down with
+// them: a store that does not answer leaves the last ones, and one that cannot
+// be loaded with the policy is left out. A nil one has none.
+type overlays struct {
+	read  func(ctx context.Context) ([]history.Overlay, error)
+	ended func(ctx context.Context) ([]history.Overlay, error) // all that ever were
+	admit func(*policy.Policy) error
+	log   zerolog.Logger
+
+	mu      sync.Mutex // protects what follows
+	active  []history.Overlay
+	readAt  time.Time // when the store answered last; zero for never
+	fault   error     // why it does not
+	refused map[string]string
+	seen    string // version of the documents that used was made of
+	used    []policy.Text
+	who     string // wrote or ended the newest change
+	note    string
+}
+
+// newOverlays returns the overlays of a store, nil where there is none.
+func newOverlays(store *history.Store, admit func(*policy.Policy) error, log zerolog.Logger) *overlays {
+	if store == nil {
+		return nil
+	}
+	return &overlays{
+		read:  func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, false) },
+		ended: func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, true) },
+		admit: admit, log: log, refused: map[string]string{},
+	}
+}
+
+// with reads the overlays and returns the policy's documents with those that
+// can be loaded beside them.
+func (o *overlays) with(ctx context.Context, base []policy.Text) []policy.Text {
+	if o == nil {
+		return base
+	}
+	ctx, cancel := context.WithTimeout(ctx, overlayPatience)
+	defer cancel()
+	active, err := o.read(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.took(ctx, active, err)
+	all := slices.Clone(base)
+	now := time.Now()
+	for _, one := range o.active {
+		if one.Until.IsZero() || now.Before(one.Until) {
+			all = append(all, policy.Text{Name: policy.OverlayPrefix + one.Name, Data: []byte(one.Text)})
+		}
+	}
+	if len(all) == len(base) {
+		return base
+	}
+	if version := policy.VersionOf(all...); version != o.seen {
+		o.used = o.sift(base, all)
+		o.seen = version
+	}
+	return o.used
+}
+
+// took notes what the store answered. The lock is held.
+func (o *overlays) took(ctx context.Context, active []history.Overlay, err error) {
+	if err != nil {
+		if o.fault == nil && !errors.Is(ctx.Err(), context.Canceled) {
+			o.log.Warn().Err(err).Int("overlays", len(o.active)).Bool("never_read", o.readAt.IsZero()).
+				Msg("the overlays of the policy cannot be read, the last ones stay")
+		}
+		o.fault = err
+		return
+	}
+	if o.fault != nil {
+		o.log.Info().Int("overlays", len(active)).Msg("the overlays of the policy are read again")
+	}
+	o.fault = nil
+	if first := o.readAt.IsZero(); !first || len(active) > 0 {
+		o.compare(ctx, active)
+	}
+	o.readAt, o.active = time.Now(), active
+}
+
+// compare tells what is new and what has ended. The lock is held.
+func (o *overlays) compare(ctx context.Context, active []history.Overlay) {
+	before := map[string]bool{}
+	for _, one := range o.active {
+		before[one.ID] = true
+	}
+	for _, one := range active {
+		if !before[one.ID] {
+			o.who, o.note = one.Author, one.Reason
+			o.log.Info().Str("overlay", one.Name).Str("author", one.Author).Str("reason", one.Reason).Msg("overlay of the policy")
+		}
+		delete(before, one.ID)
+	}
+	if len(before) == 0 {
+		return
+	}
+	all, err := o.ended(ctx)
+	if err != nil {
+		return // who ended them is not worth a failure
+	}
+	for _, one := range all {
+		if before[one.ID] {
+			o.who, o.note = one.RevokedBy, one.RevokedReason
+			o.log.Info().Str("overlay", one.Name).Str("author", one.RevokedBy).Str("reason", one.RevokedReason).Msg("overlay of the policy revoked")
+		}
+	}
+}
+
+// sift returns the documents of which a policy can be made that this process
+// can serve. Where the policy itself cannot be loaded, it is given back alone,
+// for the reason to be told. The lock is held.
+func (o *overlays) sift(base, all []policy.Text) []policy.Text {
+	p, used, refused, err := policy.LoadOverlays(all...)
+	if err != nil {
+		return base
+	}
+	if refused == nil {
+		refused = map[string]error{}
+	}
+	if o.admit(p) != nil {
+		used = o.admitted(base, used, refused)
+	}
+	for name := range o.refused {
+		if refused[name] == nil {
+			delete(o.refused, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(refused)) {
+		if why := refused[name].Error(); o.refused[name] != why {
+			o.refused[name] = why
+			o.log.Error().Err(refused[name]).Str("overlay", name).Msg("overlay refused, the policy stands without it")
+		}
+	}
+	return used
+}
+
+// admitted leaves out the overlays for whose sake a policy cannot be served that
+// could be without them.
+func (o *overlays) admitted(base, used []policy.Text, refused map[string]error) []policy.Text {
+	kept := slices.Clone(base)
+	if p, err := policy.Load(kept...); err != nil || o.admit(p) != nil {
+		return used // it is not the overlays' fault
+	}
+	for _, t := range used[len(base):] {
+		with := slices.Concat(kept, []policy.Text{t})
+		p, err := policy.Load(with...)
+		if err == nil {
+			err = o.admit(p)
+		}
+		if err != nil {
+			refused[t.Name] = err
+			continue
+		}
+		kept = with
+	}
+	return kept
+}
+
+// last returns who made the newest change, and why.
+func (o *overlays) last() (who, note string) {
+	if o == nil {
+		return "", ""
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.who, o.note
+}
+
+// checks tell how the overlays are. Old ones are in force none the less.
+func (o *overlays) checks() []console.Check {
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	detail := counted(len(o.active), "overlay")
+	switch {
+	case o.fault != nil && o.readAt.IsZero():
+		detail = "never read: " + o.fault.Error()
+	case o.fault != nil:
+		detail += fmt.Sprintf(", last read %s ago: %v", time.Since(o.readAt).Round(time.Second), o.fault)
+	}
+	if n := len(o.refused); n > 0 {
+		detail += "; refused: " + strings.Join(slices.Sorted(maps.Keys(o.refused)), ", ")
+	}
+	return []console.Check{{Name: "policy_overlays", OK: true, Detail: detail}}
+}
