@@ -16,13 +16,12 @@ const maxSums = 8192
 
 // batch is what one transaction writes.
 type batch struct {
-	n      uint64 // its number in the run
-	tries  int
-	sums   map[sumKey]*sum
-	tasks  map[string]taskRow
-	flows  map[string]*row // by the flow's ID
-	unkept int
-	gap    Gap // what was lost before it
+	n     uint64 // its number in the run
+	tries int
+	sums  map[sumKey]*sum
+	tasks map[string]taskRow
+	flows map[string]*row // by the flow's ID
+	gap   Gap             // what was lost before it
 }
 
 // sumKey is a site in an hour.
@@ -35,6 +34,7 @@ type sumKey struct {
 type sum struct {
 	Figures
 	state       *siteState
+	kept        int // flows
 	first, last time.Time
 	client      netip.Addr
 	task        string

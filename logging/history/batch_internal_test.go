@@ -19,7 +19,7 @@ func TestUnansweredCommit(t *testing.T) {
 	defer db.close() //nolint:errcheck // it is in memory
 	w := &writer{session: flow.NewID(), clock: time.Now}
 	for n := uint64(1); n <= 3; n++ {
-		o := newObserver(10)
+		o := newObserver(10, -1)
 		now := time.Now()
 		o.observe(&flow.Event{Kind: flow.Denied, Record: flow.Record{ID: flow.NewID(), Start: now, End: now, Host: "a.example", Reason: policy.ReasonNoRule}}, now)
 		b := o.take()

@@ -19,8 +19,12 @@ type Config struct {
 	Instance string
 	// Retention bounds what is kept; a zero field takes [DefaultRetention]'s.
 	Retention Retention
-	// Queue is how many events may wait to be added up; 0 is 4096.
+	// Queue is how many flows may wait for the store; 0 is 4096.
 	Queue int
+	// PerSite is how many flows of one site are kept of a second, as long as there
+	// are not very many of all; 0 is 16, and below 0 are all. Figures count every
+	// one.
+	PerSite int
 	// Log is told of what an operator should know.
 	Log zerolog.Logger
 	// Clock is time.Now but in tests; nil is time.Now.

@@ -123,7 +123,7 @@ func TestFilters(t *testing.T) {
 		}},
 	}
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Clock: fixedClock, Retention: history.Retention{Size: 1 << 30}})
+		s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock, Retention: history.Retention{Size: 1 << 30}})
 		records := crowd(s, 1500)
 		s.end()
 		for name, tt := range tests {
@@ -161,7 +161,7 @@ func TestFilters(t *testing.T) {
 
 // TestJSON: what is written is read again without loss.
 func TestJSON(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
 	crowd(s, 200)
 	for _, r := range asked(t) {
 		tell(s, r)
@@ -250,7 +250,7 @@ func asked(t *testing.T) []flow.Record {
 // TestQueries: what was asked of the policy is asked again, exactly.
 func TestQueries(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Clock: fixedClock})
+		s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock})
 		records := asked(t)
 		for _, r := range records {
 			tell(s, r)
@@ -296,7 +296,7 @@ func TestQueries(t *testing.T) {
 
 // TestNoQuestion: what nobody can ask again is not asked.
 func TestNoQuestion(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
 	for _, host := range []string{"", "not a host\x00\n"} {
 		r := record(func(r *flow.Record) { r.Host, r.Verdict, r.Reason = host, policy.Deny, policy.ReasonNoName })
 		tell(s, r)
@@ -315,7 +315,7 @@ func TestNoQuestion(t *testing.T) {
 }
 
 func TestFollow(t *testing.T) {
-	s := open(t, history.Config{})
+	s := open(t, history.Config{PerSite: -1})
 	next := make(chan history.Flow)
 	go func() {
 		defer close(next)

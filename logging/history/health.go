@@ -14,7 +14,7 @@ type Stats struct {
 	Events   uint64 // observed
 	Dropped  uint64 // events or flows lost to a bound, or with a store that did not come back
 	Flows    uint64 // written
-	Unkept   uint64 // flows that were counted and not kept: there were too many to [Other]
+	Unkept   uint64 // events that were counted without keeping their flow: there were too many
 	Folded   uint64 // attempts counted under [Other]
 	Batches  uint64 // written
 	Failures uint64 // of writing, each try

@@ -130,7 +130,7 @@ func fixedClock() time.Time { return noon.Add(time.Hour) }
 
 func TestSiteOfOneFlow(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Instance: "p1", Clock: fixedClock})
+		s := open(t, history.Config{PerSite: -1, Store: store, Instance: "p1", Clock: fixedClock})
 		r := record(nil)
 		tell(s, r)
 		s.end()
@@ -173,7 +173,7 @@ func hourKey(site string, hour time.Time) string {
 // everything.
 func TestFigures(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Clock: fixedClock, Retention: history.Retention{Size: 1 << 30}})
+		s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock, Retention: history.Retention{Size: 1 << 30}})
 		rng := rand.New(rand.NewPCG(1, 2))
 		naive := map[string]history.Figures{} // by host, verdict, hour
 		total := map[string]history.Figures{}

@@ -37,6 +37,9 @@ type observer struct {
 	batch *batch
 	full  int // flows that a batch may hold
 
+	perSite int                 // flows of a site that a batch keeps; below 0 all
+	open    map[uint64]struct{} // hashes of the IDs of flows that were kept and have not ended
+
 	states map[siteKey]*siteState
 	tasks  map[*policy.Task]string // to their IDs
 	seed   maphash.Seed
@@ -76,9 +79,9 @@ type crowd struct {
 	flows     int                 // kept of those beyond the bound, this hour
 }
 
-func newObserver(full int) *observer {
+func newObserver(full, perSite int) *observer {
 	return &observer{
-		batch: newBatch(), full: full,
+		batch: newBatch(), full: full, perSite: perSite, open: map[uint64]struct{}{},
 		states: map[siteKey]*siteState{}, tasks: map[*policy.Task]string{},
 		seed: maphash.MakeSeed(), names: map[crowdKey]*crowd{},
 	}
@@ -108,8 +111,7 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	}
 	sum.add(e, at)
 	o.mark(sum, state, r, at)
-	if !known && !o.keeps(crowdKey{key.Caller, listed(&key)}) {
-		o.batch.unkept++
+	if !o.wants(e, sum) || !known && !o.keeps(crowdKey{key.Caller, listed(&key)}) {
 		o.stats.Unkept++
 		return false
 	}
@@ -192,6 +194,39 @@ func (o *observer) crowd(k crowdKey) *crowd {
 		o.names[k] = c
 	}
 	return c
+}
+
+// firstFlows are the flows of each site that a batch keeps in any case, and
+// fewFlows what it keeps of all before it goes down to them.
+const (
+	firstFlows = 2
+	fewFlows   = 500
+	// maxOpen bounds the flows of which it is known that their beginning was kept.
+	maxOpen = 1 << 16
+)
+
+// wants reports whether an event's flow is to be kept. A busy site is told by its
+// figures: to keep each of its flows would cost more than all the rest. What was
+// kept of a flow's beginning is kept of its end.
+func (o *observer) wants(e *flow.Event, s *sum) bool {
+	id := maphash.String(o.seed, e.Record.ID)
+	_, open := o.open[id]
+	if open && e.Kind == flow.Closed {
+		delete(o.open, id)
+		return true
+	}
+	most := o.perSite
+	if len(o.batch.flows) >= fewFlows {
+		most = min(most, firstFlows)
+	}
+	if o.perSite >= 0 && s.kept >= most {
+		return false
+	}
+	s.kept++
+	if e.Kind == flow.Opened && len(o.open) < maxOpen {
+		o.open[id] = struct{}{}
+	}
+	return true
 }
 
 // keeps reports whether another flow to [Other] is kept.

@@ -17,7 +17,7 @@ import (
 
 func TestVersions(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Instance: "p1", Clock: fixedClock})
+		s := open(t, history.Config{PerSite: -1, Store: store, Instance: "p1", Clock: fixedClock})
 		text := func(body string) []policy.Text { return []policy.Text{{Name: "file:p.yaml", Data: []byte(body)}} }
 		first, second := text("version: 1\nrules:\n- a\n- b\n- c\n"), text("version: 1\nrules:\n- a\n- B\n- c\n- d\n")
 		for _, v := range []history.Version{
@@ -60,7 +60,7 @@ func TestVersions(t *testing.T) {
 
 func TestRemember(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store})
+		s := open(t, history.Config{PerSite: -1, Store: store})
 		for _, v := range []string{"v1", "v2", "v2", "v3"} {
 			s.Remember(history.Version{Version: v})
 		}
@@ -74,7 +74,7 @@ func TestRemember(t *testing.T) {
 // TestOverlays: what one proxy or person writes, all others are told of.
 func TestOverlays(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store})
+		s := open(t, history.Config{PerSite: -1, Store: store})
 		writer := s.Store
 		if store != history.Memory {
 			other, err := history.Open(t.Context(), history.Config{Store: store})
@@ -135,7 +135,7 @@ func TestOverlays(t *testing.T) {
 
 func TestAnomalies(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
-		s := open(t, history.Config{Store: store, Clock: fixedClock})
+		s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock})
 		a := history.Anomaly{Kind: "first_contact", Caller: "billing-api", Subject: "new.example", Severity: 2, Evidence: json.RawMessage(`{"visits":1}`), First: noon, Last: noon}
 		kept, isNew, err := s.SaveAnomaly(t.Context(), a)
 		if err != nil || !isNew || kept.ID == "" || kept.Count != 1 {
@@ -189,7 +189,7 @@ func TestLookOnly(t *testing.T) {
 	if _, err := history.Open(t.Context(), history.Config{Store: store, ReadOnly: true}); err == nil {
 		t.Error("a store that is not there was opened")
 	}
-	s := open(t, history.Config{Store: store, Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock})
 	tell(s, record(nil))
 	await(t, "it is written", func() bool { return s.Stats().Flows == 1 })
 	look, err := history.Open(t.Context(), history.Config{Store: store, ReadOnly: true})
@@ -207,7 +207,7 @@ func TestLookOnly(t *testing.T) {
 
 // TestTogether observes, asks and writes at once.
 func TestTogether(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() { crowdOf(s, 500) })
@@ -229,7 +229,7 @@ func TestTogether(t *testing.T) {
 
 // TestCancelled: a question that is given up costs no rows, in memory either.
 func TestCancelled(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
 	crowd(s, 300)
 	await(t, "it is written", func() bool { return s.Stats().Flows == 300 })
 	for i := range 50 {

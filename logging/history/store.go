@@ -73,13 +73,14 @@ func newStore(c Config) *Store {
 		c.Instance, _ = os.Hostname() // "" is a name as good as any where there is none
 	}
 	c.Queue = cmp.Or(max(c.Queue, 0), 4096)
+	c.PerSite = cmp.Or(c.PerSite, 16)
 	d := DefaultRetention(c.Store)
 	c.Retention.Flows = cmp.Or(c.Retention.Flows, d.Flows)
 	c.Retention.Hourly = cmp.Or(c.Retention.Hourly, d.Hourly)
 	c.Retention.Daily = cmp.Or(c.Retention.Daily, d.Daily)
 	c.Retention.Size = cmp.Or(c.Retention.Size, d.Size)
 	return &Store{
-		cfg: c, engine: engineOf(c.Store), observer: newObserver(c.Queue), due: make(chan struct{}, 1),
+		cfg: c, engine: engineOf(c.Store), observer: newObserver(c.Queue, c.PerSite), due: make(chan struct{}, 1),
 		writer: writer{session: flow.NewID(), instance: c.Instance, clock: c.Clock},
 	}
 }

@@ -64,7 +64,7 @@ func TestTenWriters(t *testing.T) {
 	for i := range proxies {
 		opening.Go(func() { // at once: they make the tables together
 			var err error
-			if all[i], err = history.Open(t.Context(), history.Config{Store: store, Instance: strconv.Itoa(i), Clock: fixedClock}); err != nil {
+			if all[i], err = history.Open(t.Context(), history.Config{PerSite: -1, Store: store, Instance: strconv.Itoa(i), Clock: fixedClock}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -115,7 +115,7 @@ func TestTenWriters(t *testing.T) {
 func TestPostgresKilled(t *testing.T) {
 	server := historytest.New(t)
 	var log talk
-	s := open(t, history.Config{Store: server.Database(t, "history"), Instance: "p1", Log: zerolog.New(&log)})
+	s := open(t, history.Config{PerSite: -1, Store: server.Database(t, "history"), Instance: "p1", Log: zerolog.New(&log)})
 	var told atomic.Int64
 	ctx, stop := context.WithCancel(t.Context())
 	var telling sync.WaitGroup
@@ -171,7 +171,7 @@ func TestOutage(t *testing.T) {
 	server := historytest.New(t)
 	store := server.Database(t, "history")
 	server.Kill()
-	s := open(t, history.Config{Store: store, Queue: 100, Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Store: store, Queue: 100, Clock: fixedClock})
 	if s.Health().OK {
 		t.Error("well without a server")
 	}
@@ -209,7 +209,7 @@ func TestOutage(t *testing.T) {
 func TestReadOnlyFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing")
 	var log talk
-	s := open(t, history.Config{Store: "sqlite:" + filepath.Join(dir, "history.db"), Log: zerolog.New(&log), Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Store: "sqlite:" + filepath.Join(dir, "history.db"), Log: zerolog.New(&log), Clock: fixedClock})
 	tell(s, record(nil))
 	await(t, "it is tried again", func() bool { return s.Stats().Failures >= 2 })
 	if h := s.Health(); h.OK || log.count("history is not written") != 1 {
@@ -231,7 +231,7 @@ func TestCorrupt(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "history.db")
 			if text == "" {
-				s := open(t, history.Config{Store: "sqlite:" + path, Clock: fixedClock})
+				s := open(t, history.Config{PerSite: -1, Store: "sqlite:" + path, Clock: fixedClock})
 				crowd(s, 500)
 				s.end()
 				if err := s.Close(); err != nil {
@@ -250,7 +250,7 @@ func TestCorrupt(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log talk
-			s := open(t, history.Config{Store: "sqlite:" + path, Log: zerolog.New(&log), Clock: fixedClock})
+			s := open(t, history.Config{PerSite: -1, Store: "sqlite:" + path, Log: zerolog.New(&log), Clock: fixedClock})
 			tell(s, record(nil))
 			await(t, "it is written", func() bool { return s.Stats().Flows == 1 })
 			s.end()
@@ -284,7 +284,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	}()
 	ballast := filepath.Join(dir, "ballast")
-	s := open(t, history.Config{Store: "sqlite:" + filepath.Join(dir, "history.db"), Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Store: "sqlite:" + filepath.Join(dir, "history.db"), Clock: fixedClock})
 	told := len(crowd(s, 50))
 	await(t, "it is written", func() bool { return s.Stats().Flows == 50 })
 	err := os.WriteFile(ballast, make([]byte, 4<<20), 0o600)
@@ -321,7 +321,7 @@ func TestDiskFull(t *testing.T) {
 // TestMillionNames: a client that makes names up fills neither the disk nor the
 // memory, and is counted.
 func TestMillionNames(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
 	const n = 50_000
 	for i := range n {
 		tell(s, record(func(r *flow.Record) {
@@ -364,7 +364,7 @@ func TestClock(t *testing.T) {
 	now.Store(noon.UnixNano())
 	clock := func() time.Time { return time.Unix(0, now.Load()).UTC() }
 	// So small a store looks for what is old after every batch.
-	s := open(t, history.Config{Clock: clock, Retention: history.Retention{Size: 1 << 20}})
+	s := open(t, history.Config{PerSite: -1, Clock: clock, Retention: history.Retention{Size: 1 << 20}})
 	const each = 300
 	write := func(at time.Time) {
 		t.Helper()
@@ -415,7 +415,7 @@ func TestKilled(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
-	s, err := history.Open(t.Context(), history.Config{Store: "sqlite:" + path})
+	s, err := history.Open(t.Context(), history.Config{PerSite: -1, Store: "sqlite:" + path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +428,7 @@ func TestKilled(t *testing.T) {
 // writeForEver writes until it is killed, and prints how much was written.
 func writeForEver(t *testing.T, path string) {
 	t.Helper()
-	s := open(t, history.Config{Store: "sqlite:" + path})
+	s := open(t, history.Config{PerSite: -1, Store: "sqlite:" + path})
 	for {
 		now := time.Now()
 		for range 500 {
@@ -443,7 +443,7 @@ func writeForEver(t *testing.T, path string) {
 func TestRetention(t *testing.T) {
 	onEach(t, func(t *testing.T, store string) {
 		old := noon.Add(-100 * time.Hour)
-		s := open(t, history.Config{Store: store, Clock: fixedClock, Retention: history.Retention{Flows: 24 * time.Hour, Hourly: 48 * time.Hour, Daily: 96 * 24 * time.Hour}})
+		s := open(t, history.Config{PerSite: -1, Store: store, Clock: fixedClock, Retention: history.Retention{Flows: 24 * time.Hour, Hourly: 48 * time.Hour, Daily: 96 * 24 * time.Hour}})
 		tell(s, record(func(r *flow.Record) {
 			r.Start, r.End = old, old.Add(time.Second)
 			r.ID = flow.IDAt(old)
@@ -469,7 +469,7 @@ func TestRetention(t *testing.T) {
 // TestSize: a store stays about as small as it was told to, and the newest
 // flows are those that stay.
 func TestSize(t *testing.T) {
-	s := open(t, history.Config{Clock: fixedClock, Retention: history.Retention{Size: 1 << 20}})
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock, Retention: history.Retention{Size: 1 << 20}})
 	var last string
 	for i := range 12_000 {
 		last = flow.NewID()
@@ -486,5 +486,32 @@ func TestSize(t *testing.T) {
 	}
 	if n := visits(t, s.Store); n != 12_000 {
 		t.Errorf("%d visits", n)
+	}
+}
+
+// TestBusySite: of a busy site some flows are kept, whole, and all are counted.
+func TestBusySite(t *testing.T) {
+	s := open(t, history.Config{Clock: fixedClock})
+	for range 3000 {
+		crowdOf(s, 1)
+	}
+	tell(s, record(func(r *flow.Record) { r.ID, r.Host = flow.NewID(), "rare.example" }))
+	s.end()
+	if n := visits(t, s.Store); n != 3001 {
+		t.Errorf("%d visits", n)
+	}
+	flows := s.flowsOf(history.Filter{})
+	if len(flows) < 17 || len(flows) > 1500 {
+		t.Errorf("%d flows are kept", len(flows))
+	}
+	rare := false
+	for _, f := range flows {
+		if f.End.IsZero() {
+			t.Errorf("the end of %s was not kept", f.ID)
+		}
+		rare = rare || f.Host == "rare.example"
+	}
+	if !rare || s.Stats().Unkept == 0 || s.Stats().Dropped != 0 {
+		t.Errorf("rare %v, %+v", rare, s.Stats())
 	}
 }
