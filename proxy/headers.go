@@ -100,7 +100,7 @@ func stripForged(h http.Header) {
 	for _, line := range h["Proxy-Status"] {
 		members := slices.DeleteFunc(splitList(line), func(member string) bool {
 			name, _, _ := strings.Cut(member, ";")
-			return strings.EqualFold(strings.Trim(name, "\" \t"), proxyName)
+			return strings.EqualFold(strings.Trim(strings.TrimSpace(name), "\" \t"), proxyName)
 		})
 		if len(members) > 0 {
 			kept = append(kept, strings.TrimSpace(strings.Join(members, ",")))
