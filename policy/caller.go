@@ -16,6 +16,7 @@ type source struct {
 	ecs        *ecsMatch
 	sole       bool      // it asks for one thing, which its place in the index has answered
 	standing   *standing // nil when it states no mode
+	budget     *Budget   // nil for none
 	pos        Pos
 }
 

@@ -138,6 +138,7 @@ func (c *compiler) plainRule(r *reader, text *ruleText) {
 	}
 	c.carries(r, text, &rule)
 	rule.match.sources = c.callers(r, text)
+	rule.Budget = c.budget(r, text)
 	c.resolvesTo(r, text, &rule)
 	switch {
 	case !text.listed:

@@ -22,7 +22,8 @@ type Policy struct {
 	callers     callerIndex
 	// unknownDenied means that callers who are not known are denied.
 	unknownDenied bool
-	principals    bool // some source asks for one
+	principals    bool    // some source asks for one
+	budgeted      []int32 // the sources with a budget
 	warnings      []Warning
 	notes         []Warning
 	lapses        []lapse
@@ -106,7 +107,7 @@ func (p *Policy) Decide(q Query) Decision {
 	var s search
 	s.begin(p, &q)
 	d := Decision{S3: s.s3, Enforcement: q.enforcement(), Mode: s.caller.mode}
-	if p.closed {
+	if p.closed || p.budgeted != nil {
 		d.asked = asked{p, q.Source, s.port, s.protocol}
 	}
 	if s.caller.first >= 0 {

@@ -39,8 +39,10 @@ type ruleText struct {
 	protocolAt *yaml.Node
 	resolvesTo []prefixText
 	allowBroad *yaml.Node // nil unless true
-	targets    []string   // which of hosts, cidrs, s3 and preset are there
-	listed     bool       // there is exactly one of them
+	budget     *budgetText
+	shared     *Budget  // of a preset, for its parts
+	targets    []string // which of hosts, cidrs, s3 and preset are there
+	listed     bool     // there is exactly one of them
 }
 
 // prefixText is a prefix and where it stands.
@@ -78,7 +80,7 @@ func documentKeys() []string {
 func ruleKeys() []string {
 	return []string{
 		"name", "owner", "action", "hosts", "cidrs", "s3", "preset", "with",
-		"ports", "protocol", "sources", "resolves_to", "allow_broad",
+		"ports", "protocol", "sources", "resolves_to", "allow_broad", "budget",
 	}
 }
 
@@ -233,6 +235,8 @@ func (r *reader) readRuleKey(rule *ruleText, key string, n *yaml.Node) {
 		if r.boolean(n, "allow_broad") {
 			rule.allowBroad = n
 		}
+	case "budget":
+		rule.budget = r.readBudget(n)
 	}
 }
 

@@ -257,6 +257,7 @@ func (e *Explanation) outcome() {
 	default:
 		e.say("allowed, whatever it carries")
 	}
+	e.budgets()
 }
 
 // portsText lists ports as a document does.

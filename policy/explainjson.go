@@ -71,38 +71,39 @@ func newTaskJSON(t *Task) *taskJSON {
 func (e Explanation) MarshalJSON() ([]byte, error) {
 	d := e.Decision
 	out := struct {
-		Host      string    `json:"host"`
-		Port      uint16    `json:"port"`
-		Via       string    `json:"via"`
-		Client    string    `json:"client,omitempty"`
-		Principal string    `json:"principal,omitempty"`
-		Endpoint  string    `json:"vpc_endpoint,omitempty"`
-		Task      *taskJSON `json:"task,omitempty"`
-		Unknown   bool      `json:"unidentified,omitempty"`
-		At        time.Time `json:"at,omitzero"`
-		Verdict   string    `json:"verdict"`
-		Reason    Reason    `json:"reason"`
-		Mode      string    `json:"mode"`
-		WouldDeny bool      `json:"would_deny"`
-		Protocol  string    `json:"protocol,omitempty"`
-		Source    string    `json:"source,omitempty"`
-		Sources   []string  `json:"sources,omitempty"`
-		Rule      string    `json:"rule,omitempty"`
-		RuleAt    string    `json:"rule_at,omitempty"`
-		Owner     string    `json:"owner,omitempty"`
-		Inspect   bool      `json:"inspect,omitempty"`
-		Enforced  string    `json:"enforcement,omitempty"`
-		S3        S3Ref     `json:"s3,omitzero"`
-		Request   *callJSON `json:"request,omitempty"`
-		Steps     []string  `json:"steps"`
-		Remedy    string    `json:"remedy,omitempty"`
+		Host      string       `json:"host"`
+		Port      uint16       `json:"port"`
+		Via       string       `json:"via"`
+		Client    string       `json:"client,omitempty"`
+		Principal string       `json:"principal,omitempty"`
+		Endpoint  string       `json:"vpc_endpoint,omitempty"`
+		Task      *taskJSON    `json:"task,omitempty"`
+		Unknown   bool         `json:"unidentified,omitempty"`
+		At        time.Time    `json:"at,omitzero"`
+		Verdict   string       `json:"verdict"`
+		Reason    Reason       `json:"reason"`
+		Mode      string       `json:"mode"`
+		WouldDeny bool         `json:"would_deny"`
+		Protocol  string       `json:"protocol,omitempty"`
+		Source    string       `json:"source,omitempty"`
+		Sources   []string     `json:"sources,omitempty"`
+		Rule      string       `json:"rule,omitempty"`
+		RuleAt    string       `json:"rule_at,omitempty"`
+		Owner     string       `json:"owner,omitempty"`
+		Inspect   bool         `json:"inspect,omitempty"`
+		Budgets   []budgetJSON `json:"budgets,omitempty"`
+		Enforced  string       `json:"enforcement,omitempty"`
+		S3        S3Ref        `json:"s3,omitzero"`
+		Request   *callJSON    `json:"request,omitempty"`
+		Steps     []string     `json:"steps"`
+		Remedy    string       `json:"remedy,omitempty"`
 	}{
 		Principal: e.Query.Source.Principal, Endpoint: e.Query.Source.VPCEndpoint,
 		Task: newTaskJSON(e.Query.Source.Task), Unknown: e.Query.Source.Unidentified, Sources: e.Sources,
 		Host: e.Query.Host.String(), Port: e.Query.Port, Via: e.Query.Via.String(), At: e.Query.At,
 		Verdict: d.Verdict.String(), Reason: d.Reason, Mode: d.Mode.String(),
 		WouldDeny: d.WouldDeny(), Source: d.Source, S3: d.S3, Steps: e.Steps, Remedy: e.Remedy,
-		Inspect: d.Inspect, Enforced: string(d.Enforcement), Request: newCallJSON(e.Request, d),
+		Inspect: d.Inspect, Budgets: newBudgetsJSON(&d), Enforced: string(d.Enforcement), Request: newCallJSON(e.Request, d),
 	}
 	if e.Query.Source.Addr.IsValid() {
 		out.Client = e.Query.Source.Addr.String()

@@ -39,7 +39,7 @@ func (d Decision) CheckAddress(a netip.Addr) (Reason, bool) {
 }
 
 // asked is what a decision remembers of its query, when deny rules list
-// addresses. Its zero value asks nobody.
+// addresses or sources have budgets. Its zero value asks nobody.
 type asked struct {
 	policy   *Policy
 	source   Source

@@ -122,7 +122,7 @@ const (
 	ReasonS3Opaque          Reason = "s3_opaque"          // the host is S3's and does not name the bucket
 	ReasonS3Operation       Reason = "s3_operation"       // the S3 operation is not listed
 	ReasonS3Account         Reason = "s3_account"         // the signing account is not listed
-	ReasonLimit             Reason = "limit"              // a connection limit is reached
+	ReasonLimit             Reason = "limit"              // a limit of connections, or a budget, is reached
 )
 
 // Enforcement says on whose word a decision was made, a published vocabulary.
@@ -215,7 +215,7 @@ type Decision struct {
 	// Enforcement is "" when nothing was learned.
 	Enforcement Enforcement
 
-	asked asked // for [Decision.DenyingRule]
+	asked asked // for [Decision.DenyingRule] and [Decision.Budgets]
 }
 
 // WouldDeny reports whether the attempt passes only because of [Report] mode:
@@ -238,6 +238,8 @@ type Rule struct {
 	Protocol Protocol
 	// ResolvesTo lists the prohibited ranges that the rule's names may lead to.
 	ResolvesTo []netip.Prefix
+	// Budget bounds what is sent under the rule, nil for no bound.
+	Budget *Budget
 	// Pos is where the rule stands in its document.
 	Pos Pos
 

@@ -76,6 +76,7 @@ func (c *compiler) preset(r *reader, text *ruleText) {
 	if r.faults() > before {
 		return
 	}
+	text.shared = c.budget(r, text)
 	for _, n := range parts {
 		c.presetPart(r, text, fill(n, text.preset, values))
 	}
@@ -213,5 +214,6 @@ func (c *compiler) presetPart(r *reader, text *ruleText, n *yaml.Node) {
 	part.nameAt, part.node = text.nameAt, text.node
 	part.owner, part.verdict = text.owner, text.verdict
 	part.sources, part.resolvesTo = text.sources, text.resolvesTo
+	part.shared = text.shared
 	c.plainRule(r, &part)
 }

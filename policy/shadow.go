@@ -28,6 +28,9 @@ func (p *Policy) shadowOf(id int32) int32 {
 	}
 	slices.Sort(candidates)
 	for _, i := range candidates {
+		if i > id && b.Budget != nil {
+			continue // b goes first, and what is sent under it is counted
+		}
 		if a := &p.rules[i]; i < id || a.Verdict != b.Verdict || !p.coversAll(id, a) {
 			return i
 		}

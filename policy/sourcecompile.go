@@ -31,6 +31,9 @@ func (c *compiler) source(r *reader, text *sourceText) {
 	if r.faults() == 0 { // else nobody will ask, and something may be missing
 		s.sole = c.policy.callers.file(&s, text, id, c.nameGlob)
 	}
+	if s.budget = text.budget.compile(r, BudgetOfSource, s.name); s.budget != nil {
+		c.policy.budgeted = append(c.policy.budgeted, id)
+	}
 	c.policy.sources = append(c.policy.sources, s)
 	if s.standing != nil {
 		c.lapses(*s.standing, fmt.Sprintf("source %q", s.name))

@@ -17,6 +17,7 @@ type sourceText struct {
 	ecs        *ecsText
 	conditions []string  // the keys that are there
 	standing   *standing // nil when the source states no mode
+	budget     *budgetText
 }
 
 // ecsText is the value of a source's ecs key.
@@ -45,7 +46,7 @@ type unknownText struct {
 }
 
 func sourceKeys() []string {
-	return []string{"name", "cidrs", "ecs", "principals", "vpc_endpoints", "mode", "report_until"}
+	return []string{"name", "cidrs", "ecs", "principals", "vpc_endpoints", "mode", "report_until", "budget"}
 }
 
 func ecsKeys() []string {
@@ -73,6 +74,8 @@ func (r *reader) readSource(n *yaml.Node) sourceText {
 			mode = value
 		case "report_until":
 			until = value
+		case "budget":
+			s.budget = r.readBudget(value)
 		default:
 			s.conditions = append(s.conditions, key.Value)
 			r.readCondition(&s, key.Value, value)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -57,6 +58,9 @@ func answerFor(a *attempt, r *refusal) answer {
 	}
 	if r.outcome == flow.Outcome(policy.ReasonLimit) {
 		h.Set("Retry-After", "1")
+		if r.over != nil {
+			h.Set("Retry-After", strconv.Itoa(int(max(time.Until(r.over.resets).Seconds(), 0))+1))
+		}
 	}
 	return answer{status: status, header: h, body: b.String()}
 }
@@ -67,6 +71,10 @@ func details(a *attempt, r *refusal) string {
 	d := string(r.outcome)
 	if rule := ruleOf(a, r); rule != "" {
 		d += " rule=" + rule
+	}
+	if o := r.over; o != nil {
+		d += fmt.Sprintf(" budget=%s:%s:%s/%s resets=%s", o.budget.Of, o.budget.Name,
+			policy.SizeText(o.budget.BytesOut), o.budget.Per, o.resets.Format(time.RFC3339))
 	}
 	d += " flow=" + a.rec.ID
 	if client := a.rec.Client.Addr(); client.IsValid() {
@@ -91,6 +99,9 @@ func statusOf(r *refusal) (int, string) {
 		case policy.ReasonCredentials:
 			return http.StatusProxyAuthRequired, "http_request_denied"
 		case policy.ReasonLimit:
+			if r.over != nil {
+				return http.StatusTooManyRequests, "http_request_denied"
+			}
 			return http.StatusServiceUnavailable, "connection_limit_reached"
 		case policy.ReasonAddressProhibited:
 			return http.StatusForbidden, "destination_ip_prohibited"
@@ -113,9 +124,12 @@ func statusOf(r *refusal) (int, string) {
 	return http.StatusBadGateway, string(r.outcome)
 }
 
-// meaningOf says a refusal's outcome in words. They are constant: what went
-// wrong inside is for the record.
+// meaningOf says a refusal's outcome in words. They are constant but for a
+// budget's: what went wrong inside is for the record.
 func meaningOf(r *refusal) string {
+	if o := r.over; o != nil {
+		return fmt.Sprintf("the budget of the %s is spent: %s out per %s", o.budget.Subject(), policy.SizeText(o.budget.BytesOut), o.budget.Per)
+	}
 	if r.denied {
 		return meaningOfReason(policy.Reason(r.outcome))
 	}

@@ -17,6 +17,7 @@ type attempt struct {
 	rec      flow.Record
 	query    policy.Query
 	decision policy.Decision
+	meter    *meter // nil without a budget
 	opened   bool
 	ended    bool
 
@@ -74,7 +75,7 @@ func (a *attempt) decide() *refusal {
 	if d.Verdict == policy.Deny {
 		return &refusal{outcome: flow.Outcome(d.Reason), denied: true}
 	}
-	return nil
+	return a.account()
 }
 
 // tolerate is what becomes of a finding against an attempt that a rule has
@@ -156,6 +157,7 @@ func (a *attempt) close(outcome flow.Outcome, by flow.EndedBy, text string) {
 	}
 	a.open()
 	a.ended = true
+	a.settle()
 	a.rec.Outcome, a.rec.EndedBy = outcome, by
 	if text != "" {
 		a.rec.Error = text

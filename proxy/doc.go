@@ -53,7 +53,8 @@
 // ClientHello) and time (Timeouts.Hello from accept). To the origin:
 // Timeouts.Dial, and the client's patience. After it: response heads, and
 // silence (Timeouts.Idle), which the kernel is asked about, since anything
-// that wrapped the connections to watch them would cost splice(2).
+// that wrapped the connections to watch them would cost splice(2). So it is
+// about what was sent of a budget (budget.go), ten times a second.
 //
 // # What it never does
 //

@@ -12,7 +12,7 @@ func (ex *exchange) blame(err error) *refusal {
 	r := classify(err)
 	switch {
 	case ex.cutBy() != "":
-		return &refusal{outcome: outcomeOfCut(ex.cutBy()), endedBy: ex.cutBy(), err: err}
+		return refusalOfCut(ex.flight, ex.cutBy(), err)
 	case errors.Is(err, context.Canceled):
 		return &refusal{outcome: flow.OutcomeConnectionTerminated, endedBy: flow.EndedByClient, err: err}
 	case ex.body != nil && ex.body.failed.Load() != nil:
@@ -84,7 +84,7 @@ func (ex *exchange) finish() {
 	case ex.failed != nil:
 		a.refuse(ex.failed)
 	case by != "" && (ex.broken != nil || ex.lost != nil || ex.flight.endedBy() != ""):
-		a.close(outcomeOfCut(by), by, "")
+		a.closeCut(ex.flight, by)
 	case ex.lost != nil:
 		a.close(flow.OutcomeConnectionTerminated, flow.EndedByClient, ex.lost.Error())
 	case ex.broken != nil && ex.left():

@@ -283,6 +283,7 @@ func (ex *exchange) runsOn(origin *net.TCPConn) {
 	if reason, _ := a.decision.CheckAddress(a.rec.Peer.Addr()); reason != "" {
 		a.markAddress(reason, a.rec.Peer.Addr())
 	}
+	a.meter.begin(origin)
 	ex.flight.setOrigin(origin)
 	a.reconsider(ex.flight)
 	a.open()

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,15 +17,21 @@ import (
 // whose bytes are moving. Whoever must end one from outside (the idle sweep,
 // a new policy, the end of a drain) goes through it.
 type live struct {
+	measured chan struct{} // gets a value when there is a first flight with a budget
+
 	mu      sync.Mutex // guards the rest
 	conns   map[*conn]struct{}
 	flights map[*flight]struct{}
+	metered map[*flight]struct{} // those with a budget
 	bridges map[endpoint]*bridge // by their near ends
 	over    bool                 // the drain is over: what begins now is cut at once
 }
 
 func newLive() *live {
-	return &live{conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[endpoint]*bridge)}
+	return &live{
+		conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[endpoint]*bridge),
+		metered: make(map[*flight]struct{}), measured: make(chan struct{}, 1),
+	}
 }
 
 // flight is an allowed attempt under way. Its goroutine owns the attempt;
@@ -35,8 +43,10 @@ type flight struct {
 	since  time.Time
 	origin atomic.Pointer[net.TCPConn] // that setOrigin has named, nil until then
 	cutBy  atomic.Pointer[flow.EndedBy]
-	tunnel atomic.Pointer[tunnel] // nil where the flight is not a tunnel's own
-	bridge *bridge                // between client and the client itself; nil where there is none
+	tunnel atomic.Pointer[tunnel]  // nil where the flight is not a tunnel's own
+	bridge *bridge                 // between client and the client itself; nil where there is none
+	meter  *meter                  // nil without a budget
+	over   atomic.Pointer[overrun] // the budget for which it was cut
 
 	learning  atomic.Bool // it was last decided in report mode
 	tolerated atomic.Bool // it carries what its rule does not allow, see attempt.tolerate
@@ -111,7 +121,7 @@ func (l *live) cross(c *conn, near *net.TCPConn) {
 // force since the decision, and has dealt with the flights that there were, is
 // asked about this one, too.
 func (a *attempt) takeOff(client, origin endpoint) *flight {
-	f := a.s.live.take(a.query, a.decision.Mode, client, origin)
+	f := a.s.live.take(a, client, origin)
 	a.reconsider(f)
 	return f
 }
@@ -125,14 +135,21 @@ func (a *attempt) reconsider(f *flight) {
 	}
 }
 
-// take registers a flight on client; the caller gives it back with land.
-func (l *live) take(q policy.Query, m policy.Mode, client, origin endpoint) *flight {
-	f := &flight{query: q, client: client, server: origin, since: time.Now()}
-	f.learning.Store(m == policy.Report)
+// take registers a's flight on client; the caller gives it back with land.
+func (l *live) take(a *attempt, client, origin endpoint) *flight {
+	f := &flight{query: a.query, client: client, server: origin, since: time.Now(), meter: a.meter}
+	f.learning.Store(a.decision.Mode == policy.Report)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.bridge = l.bridges[client]
 	l.flights[f] = struct{}{}
+	if f.meter != nil {
+		l.metered[f] = struct{}{}
+		select {
+		case l.measured <- struct{}{}:
+		default: // somebody is told already
+		}
+	}
 	if l.over {
 		f.cut(flow.EndedByDrain)
 	}
@@ -147,6 +164,7 @@ func (l *live) land(f *flight) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.flights, f)
+	delete(l.metered, f)
 }
 
 // list copies the flights, so that nothing slow happens under the lock.
@@ -158,6 +176,16 @@ func (l *live) list() []*flight {
 		out = append(out, f)
 	}
 	return out
+}
+
+// listMetered copies the flights that have a budget.
+func (l *live) listMetered() []*flight {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.metered) == 0 {
+		return nil
+	}
+	return slices.Collect(maps.Keys(l.metered))
 }
 
 // cutAll ends everything: the drain is over.

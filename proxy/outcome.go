@@ -28,6 +28,8 @@ type refusal struct {
 	hint string
 	// rule is the one that denies, when it is not the decision's.
 	rule *policy.Rule
+	// over is the budget that is spent, nil when that is not why.
+	over *overrun
 }
 
 // Error makes a refusal an error, so that it can pass through a dialer.

@@ -66,6 +66,23 @@ type Recorder interface {
 	Observe(flow.Event)
 }
 
+// Ledger keeps the accounts that budgets are charged to. It is safe for
+// concurrent use, and never waits.
+type Ledger interface {
+	// Account returns the account of a budget, the same one for as long as the
+	// budget is of the same source or rule, and for the same period.
+	Account(*policy.Budget) Account
+}
+
+// Account is what was sent of a budget in the period at hand.
+type Account interface {
+	// Charge adds bytes that were sent; a negative number gives back what was
+	// charged too much.
+	Charge(n int64)
+	// Spent reports whether the budget is spent, and when the next period begins.
+	Spent() (spent bool, resets time.Time)
+}
+
 // Timeouts bound every stage of an attempt. Zero means the default.
 type Timeouts struct {
 	Hello time.Duration // until the name is known: HTTP head or ClientHello; 5 s

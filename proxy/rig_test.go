@@ -37,6 +37,12 @@ type rig struct {
 // Names resolve as the test sets them in rig.resolver.
 func newRig(t *testing.T, policyText string, opts ...func(*Config)) *rig {
 	t.Helper()
+	return newRigWith(t, policyText, func(*Deps) {}, opts...)
+}
+
+// newRigWith is newRig with other Deps.
+func newRigWith(t *testing.T, policyText string, with func(*Deps), opts ...func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, policy: policy.NewLive(), resolver: newNames(), events: newEvents(), done: make(chan struct{})}
 	r.setPolicy(policyText)
 	cfg := Config{
@@ -47,7 +53,9 @@ func newRig(t *testing.T, policyText string, opts ...func(*Config)) *rig {
 	for _, o := range opts {
 		o(&cfg)
 	}
-	s, err := New(cfg, Deps{Decider: r.policy, Resolver: r.resolver, Recorder: r.events, NewID: flow.NewID, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	deps := Deps{Decider: r.policy, Resolver: r.resolver, Recorder: r.events, NewID: flow.NewID, Log: zerolog.New(zerolog.NewTestWriter(t))}
+	with(&deps)
+	s, err := New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

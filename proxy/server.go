@@ -58,7 +58,7 @@ type ListenerConfig struct {
 }
 
 // Deps are the parts that a [Server] is handed. All are required but Log,
-// Identifier and Authenticator.
+// Identifier, Authenticator and Ledger.
 type Deps struct {
 	Decider  Decider
 	Resolver Resolver
@@ -68,6 +68,9 @@ type Deps struct {
 	// Authenticator checks proxy credentials; nil: they are neither asked for
 	// nor looked at.
 	Authenticator Authenticator
+	// Ledger keeps what was sent of budgets; nil: the policy's budgets are not
+	// regarded.
+	Ledger Ledger
 	// NewID makes a flow's ID.
 	NewID func() string
 	// Log receives what an operator should hear; never one line a connection.
@@ -196,6 +199,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	loops.Go(func() { s.front.serve(connCtx) })
 	loops.Go(func() { s.sweep(connCtx) })
+	loops.Go(func() { s.watchBudgets(connCtx) })
 
 	select {
 	case <-ctx.Done():

@@ -19,6 +19,7 @@ type tcpInfo struct {
 
 	state        uint8
 	received     uint64        // bytes, and one more for an end
+	acked        uint64        // bytes sent, by the other end's word
 	lastSent     time.Duration // since data was last sent
 	lastReceived time.Duration // since data was last received
 }
@@ -48,6 +49,7 @@ func tcpInfoOf(fd int) (tcpInfo, bool) {
 		},
 		state:        info.State,
 		received:     info.Bytes_received,
+		acked:        info.Bytes_acked,
 		lastSent:     time.Duration(info.Last_data_sent) * time.Millisecond,
 		lastReceived: time.Duration(info.Last_data_recv) * time.Millisecond,
 	}, true

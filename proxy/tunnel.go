@@ -53,7 +53,7 @@ func (t *tunnel) run(preface []byte) {
 		a.query.Protocol = policy.ProtocolTCP
 	}
 	if t.bound = t.flight != nil; !t.bound {
-		t.flight = a.s.live.take(a.query, a.decision.Mode, client, origin)
+		t.flight = a.s.live.take(a, client, origin)
 	}
 	defer t.salvage() // until carry sees to it
 	if !t.bound {
@@ -255,7 +255,10 @@ func (t *tunnel) record() {
 	origin, originOK := t.server.info()
 	a.rec.ClientTCP, a.rec.OriginTCP = client.TCP, origin.TCP
 	if by := f.endedBy(); by != "" {
-		a.close(outcomeOfCut(by), by, "")
+		if f.over.Load() != nil {
+			t.server.resetOnClose() // what the kernel has yet to send stays here
+		}
+		a.closeCut(f, by)
 		return
 	}
 	if err == nil {
