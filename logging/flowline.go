@@ -27,7 +27,7 @@ const (
 // line is valid by [FlowSchema], printable ASCII, and of bounded length.
 //
 // A line's time is when its event happened: Start for flow.open, End for the
-// others.
+// others, Last for an anomaly.
 func AppendFlow(dst []byte, e *flow.Event) []byte {
 	out := lineBuffer{line: dst}
 	log := zerolog.New(guard{w: &out, escape: appendASCIIJSON})
@@ -39,6 +39,8 @@ func AppendFlow(dst []byte, e *flow.Event) []byte {
 		line(log.Info(), e, r.End).Msg("flow closed")
 	case flow.Denied:
 		line(log.Warn(), e, r.End).Msg("flow denied")
+	case flow.Found:
+		anomalyLine(log.Warn(), e.Anomaly).Msg("anomaly found")
 	}
 	return out.line
 }

@@ -134,7 +134,20 @@ func lines() map[string]flow.Event {
 	undecided := nothing
 	undecided.Reason, undecided.Outcome = "", flow.OutcomeHTTPRequestError
 	undecided.HTTP = flow.HTTP{Method: "BREW", Status: 400}
+	anomaly := &flow.Anomaly{
+		ID: "01KARN7WS3Q8Z4V6X2Y0T1B5CE", Kind: flow.AnomalySubdomains, Caller: "payments-api", Subject: "evil.example", Severity: flow.High,
+		First: base().Start, Last: base().End, Count: 3,
+		Evidence: flow.Evidence{
+			Text: "61 unseen names below evil.example in an hour,\n\u202e 2 usual", Value: 61, Norm: 2, Limit: 30, Unit: "names", Basis: "all", Samples: 168,
+			Host: "a.evil.example", Port: 443, Rule: "any", Verdict: "allow", WouldDeny: true, Operation: "PutObject",
+			Revisions: []string{"payments:12"}, Names: []string{"a.evil.example", "b\r\n", "c", "d", "e", "f", "g", "h", "i"},
+			Entropy: 3.91, Contacts: 61, Interval: 59.8, Variation: .03, Flows: []string{"01KARN7WS3Q8Z4V6X2Y0T1B5CD"},
+		},
+	}
+	bare := &flow.Anomaly{ID: anomaly.ID, Kind: flow.AnomalyDenials, Caller: "-", Severity: flow.Low, First: anomaly.First, Last: anomaly.Last, Count: 1, Evidence: flow.Evidence{Text: "x"}}
 	return map[string]flow.Event{
+		"anomaly":        {Kind: flow.Found, Anomaly: anomaly},
+		"anomaly_bare":   {Kind: flow.Found, Anomaly: bare},
 		"open":           {Kind: flow.Opened, Record: base()},
 		"close":          {Kind: flow.Closed, Record: base()},
 		"close_http":     {Kind: flow.Closed, Record: plain},

@@ -54,7 +54,7 @@ func (f Flows) wants(e *flow.Event) bool {
 	case FlowsClose:
 		return e.Kind != flow.Opened
 	case FlowsDeny:
-		return e.Kind == flow.Denied || e.Kind == flow.Closed && e.Record.WouldDeny
+		return e.Kind == flow.Denied || e.Kind == flow.Found || e.Kind == flow.Closed && e.Record.WouldDeny
 	case FlowsBoth:
 	}
 	return true

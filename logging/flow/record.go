@@ -111,14 +111,18 @@ type TCP struct {
 type Kind uint8
 
 // An allowed attempt has one Opened and one Closed; a denied one only Denied.
+// Found is no moment of an attempt: it tells of an [Anomaly], to the writer of
+// the flow log alone.
 const (
 	Opened Kind = iota + 1
 	Closed
 	Denied
+	Found
 )
 
 // Event is one moment of an attempt's life, with a copy of its record.
 type Event struct {
-	Kind   Kind
-	Record Record
+	Kind    Kind
+	Record  Record
+	Anomaly *Anomaly // of Found, nil otherwise; it is not changed any more
 }

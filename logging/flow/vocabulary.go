@@ -57,8 +57,8 @@ func EndedBys() []EndedBy {
 	return []EndedBy{EndedByBoth, EndedByClient, EndedByOrigin, EndedByIdle, EndedByDrain, EndedByPolicy}
 }
 
-// String returns the last word of the record's event.name: "open", "close" or
-// "deny", and "unknown" for anything else.
+// String returns the last word of the record's event.name: "open", "close",
+// "deny" or "anomaly", and "unknown" for anything else.
 func (k Kind) String() string {
 	switch k {
 	case Opened:
@@ -67,6 +67,8 @@ func (k Kind) String() string {
 		return "close"
 	case Denied:
 		return "deny"
+	case Found:
+		return "anomaly"
 	}
 	return "unknown"
 }
