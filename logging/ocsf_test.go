@@ -32,6 +32,12 @@ func ocsfSchema(tb testing.TB) *jsonschema.Schema {
 func TestOCSFLines(t *testing.T) {
 	schema := ocsfSchema(t)
 	for name, e := range lines() {
+		if e.Kind == flow.Found {
+			if got := AppendOCSF(nil, &e); len(got) > 0 {
+				t.Errorf("an anomaly is no network activity: %s", got)
+			}
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			got := AppendOCSF(nil, &e)
 			if line, ok := bytes.CutSuffix(got, []byte("\n")); !ok || !printable(line) {
@@ -203,8 +209,14 @@ func TestVPCFlowLines(t *testing.T) {
 	all["odd_addresses"] = odd
 	for _, name := range slices.Sorted(mapKeys(all)) {
 		e := all[name]
-		got.WriteString("# " + name + "\n")
 		text := AppendVPCFlow(nil, &e)
+		if e.Kind == flow.Found {
+			if len(text) > 0 {
+				t.Errorf("an anomaly is no flow: %s", text)
+			}
+			continue
+		}
+		got.WriteString("# " + name + "\n")
 		got.Write(text)
 		for line := range strings.Lines(string(text)) {
 			if n := len(strings.Fields(line)); n != 14 {

@@ -45,7 +45,7 @@ func usageFault(cmd *cobra.Command, err error) error {
 
 func newRoot() *cobra.Command {
 	root := group("sallyport", "let tasks reach what the policy lists, and nothing else",
-		serveCommand(), policyCommand(), siteCommand(), flowCommand(), readyCommand(), envCommand(), doctorCommand(), caCommand(), configCommand(), versionCommand())
+		serveCommand(), policyCommand(), siteCommand(), flowCommand(), anomalyCommand(), readyCommand(), envCommand(), doctorCommand(), caCommand(), configCommand(), versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.Flags().Bool("version", false, "print the version")

@@ -35,6 +35,7 @@ type Config struct {
 	DNS      DNS
 	Drain    Drain
 	History  History
+	Watch    Watch
 	Export   Export
 	Metrics  Metrics
 	// Credentials are what principals prove themselves with.
@@ -175,6 +176,7 @@ func DefaultConfig() Config {
 		Identity:  Identity{ECS: IdentityECS{Poll: 20 * time.Second}, Metadata: "auto"},
 		DNS:       DNS{TTL: time.Minute, Refused: "nxdomain"},
 		History:   defaultHistory(),
+		Watch:     defaultWatch(),
 		Export: Export{IPFIX: ExportIPFIX{
 			TemplateRefresh: time.Minute, ObservationDomain: 1, Enterprise: ipfix.DocumentationEnterprise, MTU: ipfix.DefaultMTU,
 		}},

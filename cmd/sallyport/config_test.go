@@ -313,12 +313,14 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"history.retention.hourly": "48h", "history.retention.daily": "48h", "history.retention.size": "64MiB",
 		"export.ipfix.observation_domain": "77", "export.ipfix.enterprise": "77",
 		"metrics.emf.namespace": "Sallyport", "metrics.emf.services": "77",
+		"watch.learn": "48h", "watch.webhook.url": "https://hooks.test", "watch.webhook.secret": "env:SALLYPORT_HOOK",
 	}
 	with := map[string][]string{ // what the key needs beside it
 		"inspect.ca_file": {"SALLYPORT_INSPECT_CA_KEY=env:CA_KEY"}, "inspect.ca_key_file": {"SALLYPORT_INSPECT_CA_FILE=ca.pem"},
 		"inspect.ca_key": {"SALLYPORT_INSPECT_CA_FILE=ca.pem", "SALLYPORT_KEY=x"}, "inspect.origin_ca_file": {"SALLYPORT_ROOTS=x"},
 		"identity.ecs.events_queue": {"SALLYPORT_IDENTITY_ECS_CLUSTERS=prod"},
-		"dns.address":               {"SALLYPORT_DNS_ANSWER=203.0.113.10"}, "dns.answer": {"SALLYPORT_DNS_ADDRESS=:53"},
+		"watch.webhook.url":         {"SALLYPORT_WATCH_WEBHOOK_SECRET=file:secret"}, "watch.webhook.secret": {"SALLYPORT_WATCH_WEBHOOK_URL=https://hooks.test", "SALLYPORT_HOOK=x"},
+		"dns.address": {"SALLYPORT_DNS_ANSWER=203.0.113.10"}, "dns.answer": {"SALLYPORT_DNS_ADDRESS=:53"},
 	}
 	for _, s := range settings() {
 		if s.env == "" {

@@ -57,7 +57,7 @@ func unknownVariableHint(name string, known []string) string {
 
 // holdsReference reports whether a key may hold a reference to a variable.
 func holdsReference(key string) bool {
-	return strings.HasPrefix(key, "inspect.") || key == "admin.token" || key == "history.store"
+	return strings.HasPrefix(key, "inspect.") || key == "admin.token" || key == "history.store" || key == "watch.webhook.secret"
 }
 
 // ambientProxies warns of proxy variables: they are for the tasks, and the
@@ -74,7 +74,7 @@ func ambientProxies(env map[string]string) []string {
 
 // check finds what is wrong between keys; single texts were checked before.
 func (l *loaded) check() error {
-	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs(), l.checkInspect(), l.checkIdentity(), l.checkListeners(), l.checkCredentials(), l.checkDNS())
+	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs(), l.checkInspect(), l.checkIdentity(), l.checkListeners(), l.checkCredentials(), l.checkDNS(), l.checkWatch())
 }
 
 func (l *loaded) checkAddresses() error {

@@ -22,6 +22,8 @@ import (
 
 	"github.com/sallyport/sallyport/console"
 	"github.com/sallyport/sallyport/logging"
+	"github.com/sallyport/sallyport/logging/anomaly"
+	"github.com/sallyport/sallyport/logging/budget"
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/logging/ipfix"
@@ -72,6 +74,9 @@ type daemon struct {
 	history     *history.Store                // nil: nothing is remembered
 	overlays    *overlays                     // nil: likewise
 	texts       atomic.Pointer[[]policy.Text] // of the policy in force
+	ledger      *budget.Ledger
+	watcher     *anomaly.Watcher // nil: nobody looks
+	webhook     *anomaly.Webhook // nil: nobody is told
 	token       adminToken
 	metrics     *metrics.Metrics
 	live        *policy.Live
@@ -132,6 +137,9 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if p, err = d.overlaid(ctx, p); err != nil {
 		return nil, err
 	}
+	if err = d.buildWatch(ctx); err != nil {
+		return nil, err
+	}
 	if err = d.token.read(ctx); err != nil {
 		return nil, err
 	}
@@ -154,7 +162,7 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	}
 	d.proxy, err = proxy.New(d.proxyConfig(), proxy.Deps{
 		Decider: d.live, Resolver: d.resolver, Identifier: d.callers.identifier(),
-		Authenticator: d.credentials.authenticator(), Recorder: bus, NewID: flow.NewID, Log: d.log,
+		Authenticator: d.credentials.authenticator(), Recorder: bus, Ledger: ledger{d.ledger}, NewID: flow.NewID, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -232,6 +240,8 @@ func (d *daemon) metricsConfig() metrics.Config {
 		Identity:    d.callers.stats(),
 		TLS:         d.tls.stats(),
 		History:     d.historyStats(),
+		Watch:       d.watchStats(),
+		Budgets:     d.budgetStats,
 		Dropped:     d.droppedBy(),
 		Exported:    d.exportedBy(),
 	}
@@ -269,6 +279,7 @@ func (d *daemon) consoleConfig() console.Config {
 	}
 	if d.history != nil {
 		c.History = d.history
+		c.Routes = anomalyRoutes(d.history)
 	}
 	return c
 }
@@ -317,6 +328,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	d.announce()
 	return inStages(ctx,
 		append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run}),
+		d.watchTasks(),
 		slices.Concat(d.callers.tasks(), d.recordTasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
 			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},

@@ -98,6 +98,7 @@ func settings() []setting {
 	all = append(all, identitySettings()...)
 	all = append(all, dnsSettings()...)
 	all = append(all, historySettings()...)
+	all = append(all, watchSettings()...)
 	all = append(all, exportSettings()...)
 	all = append(all, setting{key: "credentials", kind: credentialEntries(), get: func(c *Config) any { return plainCredentials(c.Credentials) }})
 	for i, s := range all {

@@ -58,7 +58,8 @@ type Balance struct {
 	Start, End time.Time
 }
 
-func (a *Account) balance() Balance {
+// Balance returns the state of the account.
+func (a *Account) Balance() Balance {
 	p := a.current()
 	return Balance{Budget: a.budget.Load(), Sent: p.sum(), Start: p.start, End: p.end}
 }

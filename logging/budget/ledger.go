@@ -119,7 +119,7 @@ func (l *Ledger) open(b *policy.Budget) *Account {
 func (l *Ledger) Balances() []Balance {
 	var all []Balance
 	for _, a := range *l.accounts.Load() {
-		all = append(all, a.balance())
+		all = append(all, a.Balance())
 	}
 	slices.SortFunc(all, func(a, b Balance) int {
 		return strings.Compare(keyOf(a.Budget).String(), keyOf(b.Budget).String())
@@ -166,7 +166,7 @@ func (l *Ledger) look(ctx context.Context) {
 	for _, a := range *l.accounts.Load() {
 		p := a.current()
 		if spent, _ := a.Spent(); spent && p.told.CompareAndSwap(false, true) && l.cfg.Over != nil {
-			l.cfg.Over(a.balance())
+			l.cfg.Over(a.Balance())
 		}
 	}
 }

@@ -50,6 +50,14 @@ func (a asked) Collect(ch chan<- prometheus.Metric) {
 	if a.c.History != nil {
 		collectHistory(ch, a.c.History())
 	}
+	if a.c.Watch != nil {
+		collectWatch(ch, a.c.Watch())
+	}
+	if a.c.Budgets != nil {
+		for _, b := range a.c.Budgets() {
+			collectBudget(ch, b)
+		}
+	}
 	for sink, dropped := range a.c.Dropped {
 		ch <- counter("events_dropped_total", "Events or lines that a reader lost.", dropped(), "sink", sink)
 	}

@@ -32,6 +32,10 @@ type Config struct {
 	TLS func() []TLSListener
 	// History returns the figures of logging/history; nil leaves them out.
 	History func() HistoryStats
+	// Watch returns the figures of the watch for anomalies; nil leaves them out.
+	Watch func() WatchStats
+	// Budgets returns the budgets of the policy in force; nil leaves them out.
+	Budgets func() []BudgetStats
 	// Dropped returns, by sink ("flow_log", "log"), how many events or lines
 	// were lost since the start.
 	Dropped map[string]func() uint64
@@ -108,12 +112,32 @@ type HistoryStats struct {
 	LastWrite time.Time // zero for never
 }
 
+// WatchStats are the watch for anomalies, since the start.
+type WatchStats struct {
+	Looks     uint64
+	Failures  uint64 // looks that the history did not answer in full
+	Unwatched uint64 // sites, callers and domains beyond a bound
+	LastLook  time.Time
+	// What follows is about the webhook's messages.
+	Delivered uint64
+	Failed    uint64 // given up
+	Dropped   uint64 // there was no room
+	Waiting   int
+}
+
+// BudgetStats is a budget and what was sent of it in its period.
+type BudgetStats struct {
+	Of, Name, Per string // of a source or a rule; its name; the period
+	Sent, Limit   int64  // bytes
+}
+
 // Metrics collects and serves the metrics. It is a flow.Reader and safe for
 // concurrent use; make it with [New].
 type Metrics struct {
 	registry *prometheus.Registry
 	flows    *flows
 	policy   *policyMetrics
+	found    *prometheus.CounterVec
 }
 
 // New returns Metrics with a registry of their own, which also holds the Go
@@ -126,7 +150,10 @@ func New(c Config) *Metrics {
 		buildInfo(c),
 		asked{c},
 	)
-	return &Metrics{registry: r, flows: newFlows(r), policy: newPolicyMetrics(r)}
+	m := &Metrics{registry: r, flows: newFlows(r), policy: newPolicyMetrics(r)}
+	m.found = counters("anomalies_total", "Anomalies that were told by this proxy.", "kind", "severity")
+	r.MustRegister(m.found)
+	return m
 }
 
 // Handler serves the metrics in Prometheus's text formats.

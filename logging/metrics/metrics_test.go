@@ -36,6 +36,12 @@ func config() Config {
 		Identity: func() IdentityStats {
 			return IdentityStats{Tasks: 812, Age: 12500 * time.Millisecond, Hit: 90, Found: 3, Unknown: 2, Absent: 6, Unanswered: 1, Errors: 4}
 		},
+		Watch: func() WatchStats {
+			return WatchStats{Looks: 31, Failures: 3, Unwatched: 2, LastLook: time.Unix(1_795_422_600, 0), Delivered: 7, Failed: 1, Dropped: 5, Waiting: 4}
+		},
+		Budgets: func() []BudgetStats {
+			return []BudgetStats{{Of: "rule", Name: "uploads", Per: "day", Sent: 77, Limit: 1 << 30}, {Of: "source", Name: "payments", Per: "hour", Sent: 0, Limit: 1000}}
+		},
 		Dropped: map[string]func() uint64{
 			"flow_log": func() uint64 { return 9 },
 			"log":      func() uint64 { return 0 },
@@ -72,6 +78,8 @@ func week(m *Metrics) {
 	undecided := flow.Record{Start: start, End: start, Outcome: flow.OutcomeHTTPRequestError}
 	m.Observe(flow.Event{Kind: flow.Denied, Record: undecided})
 
+	m.Anomaly(flow.AnomalyBeacon, flow.High)
+	m.Anomaly("made up", flow.High)
 	m.PolicyLoaded("sha256:old", start)
 	m.PolicyLoaded("sha256:new", start.Add(time.Minute))
 	m.PolicyFailed()
