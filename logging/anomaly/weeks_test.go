@@ -98,9 +98,9 @@ func (w *world) starts(n int) []time.Time {
 func (w *world) clock(every time.Duration, jitter float64) []time.Time {
 	var all []time.Time
 	begin := w.now.Add(-simStep)
-	first := begin.Truncate(every)
-	for t := first; !t.After(w.now); t = t.Add(every) {
-		at := t.Add(time.Duration(jitter * (2*w.r.Float64() - 1) / 2 * float64(every)))
+	for t := begin.Truncate(every).Add(-every); !t.After(w.now.Add(every)); t = t.Add(every) {
+		r := rand.New(rand.NewPCG(uint64(t.Unix()), uint64(every))) // the same from whichever step it is seen
+		at := t.Add(time.Duration(jitter * (2*r.Float64() - 1) / 2 * float64(every)))
 		if at.After(begin) && !at.After(w.now) {
 			all = append(all, at)
 		}
@@ -199,8 +199,8 @@ func (w *world) cast() {
 	}
 	for i := range 8 {
 		s := &simService{name: fmt.Sprintf("web-%d", i), diurnal: .8, weekend: .5}
-		for j := range 6 {
-			s.sites = append(s.sites, web(fmt.Sprintf("api%d.partner%d.example", j, i), 30+60*w.r.Float64(), 100e3, 400e3))
+		for j := range 3 {
+			s.sites = append(s.sites, web(fmt.Sprintf("api%d.partner%d.example", j, i), 60+120*w.r.Float64(), 100e3, 400e3))
 		}
 		s.sites = append(s.sites, &simSite{host: fmt.Sprintf("assets-%d.s3.us-east-1.amazonaws.com", i), bucket: fmt.Sprintf("assets-%d", i), rule: "assets", rate: 60, sent: 2e3, received: 900e3, sigma: .8})
 		add(s)
@@ -248,7 +248,7 @@ func (w *world) cast() {
 	}
 	add(hooks)
 	tenants := &simService{name: "helpdesk", diurnal: .6, weekend: .4}
-	for range 40 {
+	for range 20 {
 		tenants.sites = append(tenants.sites, &simSite{host: w.letters("abcdeilmnorst", 6+w.r.IntN(6)) + ".zendesk.com", rule: "desk", rate: 3, sent: 3e3, received: 9e3, sigma: .4})
 	}
 	tenants.own = func(w *world, s *simService) {
@@ -258,12 +258,12 @@ func (w *world) cast() {
 	}
 	add(tenants)
 	cdn := &simService{name: "thumbnails", diurnal: .7, weekend: 1}
-	for range 30 {
+	for range 15 {
 		cdn.sites = append(cdn.sites, &simSite{host: "rr" + w.letters("0123456789", 1) + "---sn-" + w.letters(base32s, 8) + ".video.example", rule: "any", rate: 5, sent: 1e3, received: 3e6, sigma: 1})
 	}
 	cdn.own = func(w *world, s *simService) { // shards come and go
 		for range w.poisson(6.0 / 72) {
-			s.sites[w.r.IntN(30)].host = "rr" + w.letters("0123456789", 1) + "---sn-" + w.letters(base32s, 8) + ".video.example"
+			s.sites[w.r.IntN(15)].host = "rr" + w.letters("0123456789", 1) + "---sn-" + w.letters(base32s, 8) + ".video.example"
 		}
 	}
 	add(cdn)

@@ -140,9 +140,14 @@ func (s *Store) Acknowledge(ctx context.Context, id, by, why string, benign bool
 	})
 }
 
-// SaveBaseline keeps a text under a key, in place of what was there.
+// SaveBaseline keeps a text under a key, in place of what was there. nil takes
+// the key away.
 func (s *Store) SaveBaseline(ctx context.Context, key string, data []byte) error {
 	return s.transact(ctx, "baseline", func(tx *sql.Tx, _ *database) error {
+		if data == nil {
+			_, err := tx.ExecContext(ctx, "DELETE FROM baseline WHERE name = $1", key)
+			return err
+		}
 		insert := statement{"baseline", []string{"name", "at", "data"}, "ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data"}
 		return insert.exec(ctx, tx, [][]any{{key, micros(s.cfg.Clock()), string(data)}})
 	})
