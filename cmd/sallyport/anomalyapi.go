@@ -1,15 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/anomaly"
@@ -70,85 +69,59 @@ type said struct {
 	Benign bool   `json:"benign"`
 }
 
-// The bounds of what somebody says, and of an answer.
-const (
-	maxSaid      = 16 << 10
-	anomalyLimit = 1000
-)
+func (s said) check() error {
+	if strings.TrimSpace(s.Reason) == "" || len(s.Reason) > 1000 || s.By == "" || len(s.By) > 200 {
+		return refuse(`write --reason "the new billing provider"`, "who says it, or why, is missing or too long")
+	}
+	return nil
+}
 
-// anomalyRoutes are the API's answers about anomalies.
-func anomalyRoutes(store anomalyStore) map[string]http.Handler {
+// anomalyLimit is how many anomalies an answer has at most.
+const anomalyLimit = 1000
+
+// anomalyRoutes are the API's answers about anomalies. What is called benign is
+// never told again: to say so is a change.
+func (d *daemon) anomalyRoutes() map[string]http.Handler {
 	return map[string]http.Handler{
-		"GET anomalies":                   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { listAnomalies(w, r, store) }),
-		"POST anomalies/{id}/acknowledge": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { acknowledgeAnomaly(w, r, store) }),
+		"GET anomalies":                   answering(d.listAnomalies),
+		"POST anomalies/{id}/acknowledge": d.changing(d.acknowledge),
 	}
 }
 
-func listAnomalies(w http.ResponseWriter, r *http.Request, store anomalyStore) {
+func (d *daemon) listAnomalies(r *http.Request) (any, error) {
 	q := r.URL.Query()
 	f := history.AnomalyFilter{ID: q.Get("id"), Kind: q.Get("kind"), Caller: q.Get("caller"), Open: q.Get("open") == "true", Limit: anomalyLimit}
 	if text := q.Get("since"); text != "" {
 		since, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
-			sayJSON(w, http.StatusBadRequest, map[string]string{"error": "since is no time of RFC 3339"})
-			return
+			return nil, refuse("write it like 2026-11-20T08:00:00Z", "since is no time")
 		}
 		f.Since = since
 	}
 	if n, err := strconv.Atoi(q.Get("limit")); err == nil && n > 0 {
 		f.Limit = min(n, anomalyLimit)
 	}
-	all, err := store.Anomalies(r.Context(), f)
+	all, err := d.history.Anomalies(r.Context(), f)
 	if err != nil {
-		sayFault(w, err)
-		return
+		return nil, err
 	}
 	out := make([]anomalyJSON, 0, len(all))
 	for i := range all {
 		one, err := newAnomalyJSON(&all[i])
 		if err != nil {
-			sayFault(w, err)
-			return
+			return nil, err
 		}
 		out = append(out, one)
 	}
-	sayJSON(w, http.StatusOK, map[string]any{"anomalies": out})
+	return map[string]any{"anomalies": out}, nil
 }
 
-func acknowledgeAnomaly(w http.ResponseWriter, r *http.Request, store anomalyStore) {
+func (d *daemon) acknowledge(r *http.Request, dec *json.Decoder) (any, error) {
 	var s said
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxSaid))
-	dec.DisallowUnknownFields()
-	switch err := dec.Decode(&s); {
-	case err != nil:
-		sayJSON(w, http.StatusBadRequest, map[string]string{"error": "the body is not {by, reason, benign}: " + err.Error()})
-		return
-	case s.Reason == "":
-		sayJSON(w, http.StatusBadRequest, map[string]string{"error": "a reason is missing"})
-		return
+	if err := errors.Join(decode(dec, &s), s.check()); err != nil {
+		return nil, err
 	}
-	if err := store.Acknowledge(r.Context(), r.PathValue("id"), s.By, s.Reason, s.Benign); err != nil {
-		sayFault(w, err)
-		return
-	}
-	sayJSON(w, http.StatusOK, map[string]bool{"ok": true})
-}
-
-func sayFault(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	switch {
-	case errors.Is(err, history.ErrNotFound):
-		status = http.StatusNotFound
-	case errors.Is(err, history.ErrUnavailable):
-		status = http.StatusServiceUnavailable
-	}
-	sayJSON(w, status, map[string]string{"error": err.Error()})
-}
-
-func sayJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value) // the client left: nobody to tell
+	return struct{}{}, d.history.Acknowledge(r.Context(), r.PathValue("id"), s.By, s.Reason, s.Benign)
 }
 
 // Anomalies implements [anomalyStore].
@@ -185,9 +158,5 @@ func (c *adminClient) Anomalies(ctx context.Context, f history.AnomalyFilter) ([
 
 // Acknowledge implements [anomalyStore].
 func (c *adminClient) Acknowledge(ctx context.Context, id, by, why string, benign bool) error {
-	body, err := json.Marshal(said{by, why, benign})
-	if err != nil {
-		return err
-	}
-	return c.send(ctx, http.MethodPost, "anomalies/"+url.PathEscape(id)+"/acknowledge", nil, bytes.NewReader(body), func(io.Reader) error { return nil })
+	return c.post(ctx, "anomalies/"+url.PathEscape(id)+"/acknowledge", said{by, why, benign}, new(struct{}))
 }

@@ -84,7 +84,7 @@ func statusOf(err error) int {
 func (d *daemon) changing(change func(*http.Request, *json.Decoder) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if d.token.sum.Load() == nil {
-			http.Error(w, `{"error":"to change the policy needs admin.token"}`, http.StatusForbidden)
+			http.Error(w, `{"error":"to change anything needs admin.token"}`, http.StatusForbidden)
 			return
 		}
 		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {

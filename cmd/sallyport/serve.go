@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -279,7 +280,7 @@ func (d *daemon) consoleConfig() console.Config {
 	}
 	if d.history != nil {
 		c.History = d.history
-		c.Routes = anomalyRoutes(d.history)
+		maps.Copy(c.Routes, d.anomalyRoutes())
 	}
 	return c
 }

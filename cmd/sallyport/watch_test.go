@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func (r *hookReceiver) all() string {
 	return strings.Join(r.told, "; ")
 }
 
-func until(t *testing.T, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); !ok(); {
 		if time.Now().After(end) {
@@ -73,7 +74,7 @@ func TestBudgetFromPolicyToWebhook(t *testing.T) {
 	h.setPolicy(t, strings.Replace(echoPolicy, "resolves_to", "budget: {bytes_out: 1MiB, per: month, action: deny}, resolves_to", 1))
 	before := h.live.Version()
 	h.signals <- syscall.SIGHUP
-	until(t, "the policy with a budget is in force", func() bool { return h.live.Version() != before })
+	eventually(t, "the policy with a budget is in force", func() bool { return h.live.Version() != before })
 
 	c := h.tunnel(t)
 	go io.Copy(io.Discard, c) //nolint:errcheck // it ends when it is cut
@@ -98,8 +99,8 @@ func TestBudgetFromPolicyToWebhook(t *testing.T) {
 			t.Errorf("the answer lacks %q:\n%s", want, answer)
 		}
 	}
-	until(t, "the webhook is told", func() bool { return strings.HasPrefix(r.all(), "budget rule echo 20") })
-	until(t, "the log is told", func() bool { return strings.Contains(h.flowLog.String(), `"event":{"name":"anomaly"}`) })
+	eventually(t, "the webhook is told", func() bool { return strings.HasPrefix(r.all(), "budget rule echo 20") })
+	eventually(t, "the log is told", func() bool { return strings.Contains(h.flowLog.String(), `"event":{"name":"anomaly"}`) })
 
 	admin := "127.0.0.1:" + port(h.admin.Addr())
 	listed := runCLI(t, "anomaly", "list", "--json", "--admin", admin)
@@ -110,6 +111,15 @@ func TestBudgetFromPolicyToWebhook(t *testing.T) {
 	if table := runCLI(t, "anomaly", "list", "--admin", admin, "--severity", "high", "--since", "1h", "--kind", "budget"); !strings.Contains(table, "SEVERITY") || !strings.Contains(table, found.ID) {
 		t.Errorf("as a table:\n%s", table)
 	}
+	var talk bytes.Buffer
+	if code := run(t.Context(), []string{"anomaly", "ack", found.ID, "--reason", "x", "--admin", admin}, nil, io.Discard, &talk); code == exitOK || !strings.Contains(talk.String(), "admin.token") {
+		t.Errorf("without a token: %d, %s", code, &talk)
+	}
+	const token = "a token of two dozen bytes"
+	hash := sha256.Sum256([]byte(token))
+	h.token.sum.Store(&hash)
+	t.Setenv("ADMIN_TOKEN", token)
+	t.Setenv("SALLYPORT_ADMIN_TOKEN", "env:ADMIN_TOKEN")
 	runCLI(t, "anomaly", "ack", found.ID, "--reason", "the yearly upload", "--benign", "--by", "me", "--admin", admin)
 	if rest := runCLI(t, "anomaly", "list", "--json", "--admin", admin); rest != "" {
 		t.Errorf("after it was acknowledged: %s", rest)
