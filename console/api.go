@@ -258,7 +258,7 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if a.stopping != nil {
-		defer context.AfterFunc(a.stopping, cancel)()
+		defer context.AfterFunc(a.stopping, cancel)() //nolint:contextcheck // the server's, beside the request's
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	s := &stream{w: w, control: http.NewResponseController(w)}

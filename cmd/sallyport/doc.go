@@ -34,6 +34,13 @@
 // inspects is not admitted where there is no CA. `sallyport ca` makes one whose
 // key is worth nothing outside S3's names.
 //
+// # History
+//
+// history.go opens the memory of what was visited (logging/history), a reader
+// of the bus that never makes a connection wait. The commands that look back
+// (sitecmd.go, flowcmd.go) read a store, or ask a running proxy's API, by one
+// interface (historysource.go, adminclient.go).
+//
 // # AWS
 //
 // What this process itself asks of AWS (awsconfig.go: secrets, policies) is

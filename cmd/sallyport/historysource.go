@@ -206,7 +206,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 			if err != nil {
 				return time.Time{}, fmt.Errorf(hint, s)
 			}
-			return now.Add(-time.Duration(n) * d), nil //nolint:gosec // 16 bits of weeks
+			return now.Add(-time.Duration(n) * d), nil
 		}
 	}
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {

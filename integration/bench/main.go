@@ -20,6 +20,7 @@ const (
 	roleBucket = "bucket"
 	roleClient = "client"
 	roleFloor  = "floor"
+	roleLoader = "loader" // of a history
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -62,6 +63,8 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 			return runClient(ctx, args[1], stdin, stdout)
 		case roleFloor:
 			return runFloor(args[1])
+		case roleLoader:
+			return runLoader(ctx, args[1])
 		}
 	}
 	o, err := parseOptions(args, stderr)
@@ -76,6 +79,9 @@ func outside(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
+	}
+	if o.History > 0 {
+		return measureHistory(ctx, o, root, stdout, stderr)
 	}
 	if o.Out == "" {
 		o.Out = filepath.Join(root, "integration", "bench", "out")

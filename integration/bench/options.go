@@ -29,6 +29,7 @@ type options struct {
 	From      string   // results.json of an earlier run, in place of measuring
 	Readme    bool     // write the short table into the README
 	Sallyport string   // a binary; empty: built from the source
+	History   int      // flows to load a history with, in place of measuring proxies
 	Against   []string // further Sallyport binaries, to compare with
 
 	Dir      string            // for everything that the run writes, but its results
@@ -102,6 +103,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	set.BoolVar(&o.Readme, "readme", false, "write the short table into README.md, and the plot to "+readmePlot)
 	set.StringVar(&o.From, "from", "", "do not measure, but take the `FILE`, results.json of an earlier run, and write from it")
 	set.StringVar(&o.Sallyport, "sallyport", "", "measure this `BINARY` in place of one built from the source")
+	set.IntVar(&o.History, "history", 0, "do not measure proxies, but load a history with `N` flows and ask it; 10000000 take a few minutes and GB")
 	set.Func("against", "measure this Sallyport `BINARY` too; may be repeated", func(s string) error {
 		o.Against = append(o.Against, s)
 		return nil
@@ -147,6 +149,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("%w: -repeat is from 1 to 100", errUsage)
 	case o.Seconds < 0.05 || o.Seconds > 600:
 		return fmt.Errorf("%w: -seconds is from 0.05 to 600", errUsage)
+	case o.History < 0 || o.History > 100_000_000:
+		return fmt.Errorf("%w: -history is from 1 to 100000000", errUsage)
 	case o.Rules < 1 || o.Rules > 1_000_000:
 		return fmt.Errorf("%w: -rules is from 1 to 1000000", errUsage)
 	}

@@ -10,7 +10,7 @@ import (
 
 // sallyports are the product as it comes; the same with what its peers do and
 // no more ("lean": no look into the tunnel, one record for each); without
-// inspection, where there is some ("spliced"); with other numbers of rules; and the binaries that it is to be compared with.
+// inspection, where there is some ("spliced"); without a history ("forgetful"); with other numbers of rules; and the binaries that it is to be compared with.
 func sallyports(o *options) []*subject {
 	ways := []way{wayConnect, waySNI, wayHTTP, wayHeader, wayInspect}
 	one := func(name, program string, launch func(*site) launch) *subject {
@@ -22,7 +22,11 @@ func sallyports(o *options) []*subject {
 	spliced.ways, spliced.passes = []way{wayInspect}, true
 	product := one(base, o.Sallyport, asShipped)
 	product.always = true
-	all := []*subject{product, lean, spliced}
+	forgetful := one(base+"-forgetful", o.Sallyport, func(s *site) launch {
+		return sallyport(s, setting{protocol: "tls", inspect: true, flows: "both", forget: true})
+	})
+	forgetful.only = []string{"tunnels"}
+	all := []*subject{product, lean, spliced, forgetful}
 	for _, rules := range []int{10, 1000, 100000} {
 		if o.Quick && rules > 1000 {
 			continue
@@ -56,6 +60,7 @@ type setting struct {
 	protocol string // of the origin's rule
 	inspect  bool   // of the bucket's
 	flows    string // records
+	forget   bool   // nothing is remembered
 }
 
 func asShipped(s *site) launch {
@@ -102,6 +107,9 @@ func sallyport(s *site, as setting) launch {
 	}
 	if as.inspect && s.way == wayInspect { // what is compared by -against may not know the keys
 		told["inspect"] = map[string]any{"ca_file": s.o.pem(proxyCA), "ca_key_file": s.o.key(proxyCA), "origin_ca_file": s.o.pem(originCA)}
+	}
+	if as.forget {
+		told["history"] = map[string]any{"store": "off"}
 	}
 	config, err := json.Marshal(told)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // maxSums bounds the sums of a batch that no store takes: sites by hours.
-const maxSums = 8192
+const maxSums = 1 << 15
 
 // batch is what one transaction writes.
 type batch struct {

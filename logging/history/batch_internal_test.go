@@ -16,7 +16,7 @@ func TestUnansweredCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.close() //nolint:errcheck // it is in memory
+	defer db.close()
 	w := &writer{session: flow.NewID(), clock: time.Now}
 	for n := uint64(1); n <= 3; n++ {
 		o := newObserver(10, -1)

@@ -81,7 +81,10 @@ func ParseFilter(v url.Values) (Filter, error) {
 			return Filter{}, fmt.Errorf("%q: %w", key, err)
 		}
 	}
-	return f, f.Check()
+	if err := f.Check(); err != nil {
+		return Filter{}, err
+	}
+	return f, nil
 }
 
 func (f *Filter) set(key string, values []string) (err error) {

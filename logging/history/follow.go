@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
@@ -41,9 +42,9 @@ func (s *Store) Follow(ctx context.Context, f Filter) iter.Seq2[Flow, error] {
 					fresh = append(fresh, fl)
 				}
 			}
-			for i := len(fresh) - 1; i >= 0; i-- {
-				seen[fresh[i].ID] = !fresh[i].End.IsZero()
-				if !yield(fresh[i], nil) {
+			for _, fl := range slices.Backward(fresh) {
+				seen[fl.ID] = !fl.End.IsZero()
+				if !yield(fl, nil) {
 					return
 				}
 			}

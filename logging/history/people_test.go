@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ func TestVersions(t *testing.T) {
 			t.Error(d)
 		}
 		v, err := s.Version(t.Context(), "v2")
-		if err != nil || v.Note != "why not" || string(v.Texts[0].Data) != string(second[0].Data) || !v.At.Equal(fixedClock()) {
+		if err != nil || v.Note != "why not" || !bytes.Equal(v.Texts[0].Data, second[0].Data) || !v.At.Equal(fixedClock()) {
 			t.Errorf("%+v, %v", v, err)
 		}
 		want := "--- file:p.yaml\n+++ file:p.yaml\n@@ -1,5 +1,6 @@\n version: 1\n rules:\n - a\n-- b\n+- B\n - c\n+- d\n"
@@ -81,7 +82,7 @@ func TestOverlays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer other.Close() //nolint:errcheck // what it wrote is looked at
+			defer other.Close()
 			writer = other
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -196,7 +197,7 @@ func TestLookOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer look.Close() //nolint:errcheck // it only looked
+	defer look.Close()
 	if n := visits(t, look); n != 1 {
 		t.Errorf("%d visits beside the writer", n)
 	}

@@ -419,7 +419,7 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // it was only read
+	defer s.Close()
 	if n := visits(t, s); written < 2000 || n < int64(written) {
 		t.Errorf("%d visits are left, %d were written", n, written)
 	}
@@ -435,7 +435,7 @@ func writeForEver(t *testing.T, path string) {
 			tell(s, record(func(r *flow.Record) { r.ID, r.Start, r.End = flow.NewID(), now, now }))
 		}
 		await(t, "it is written", func() bool { return s.Stats().Pending == 0 })
-		fmt.Printf("written %d\n", s.Stats().Flows)
+		fmt.Fprintf(os.Stdout, "written %d\n", s.Stats().Flows)
 	}
 }
 
