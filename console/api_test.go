@@ -19,7 +19,7 @@ import (
 // remembering returns a store that has seen n denials.
 func remembering(t *testing.T, n int) *history.Store {
 	t.Helper()
-	s, err := history.Open(t.Context(), history.Config{PerSite: -1})
+	s, err := history.Open(t.Context(), history.Config{PerSite: -1, Drain: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func loadHistory(ctx context.Context, store string, n int, end time.Time) error 
 	var now atomic.Int64
 	now.Store(end.Add(-historySpan).UnixNano())
 	s, err := history.Open(ctx, history.Config{
-		Store: store, Instance: "bench", PerSite: -1, Queue: 1 << 14, Retention: history.Retention{Flows: 2 * historySpan, Size: math.MaxInt64},
+		Store: store, Instance: "bench", PerSite: -1, Queue: 1 << 14, Drain: time.Hour, Retention: history.Retention{Flows: 2 * historySpan, Size: math.MaxInt64},
 		Clock: func() time.Time { return time.Unix(0, now.Load()) },
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +50,7 @@ func (s *Store) SaveAnomaly(ctx context.Context, a Anomaly) (kept Anomaly, isNew
 	if evidence == "" {
 		evidence = "{}"
 	}
-	err = s.transact(ctx, "anomaly", func(tx *sql.Tx, _ *database) error {
+	err = s.transact(ctx, "anomaly", func(tx *transaction, _ *database) error {
 		insert := statement{"anomaly", strings.Split(anomalyColumns, ", "), `ON CONFLICT (kind, caller, subject) DO UPDATE SET
 			site = excluded.site, severity = excluded.severity, evidence = excluded.evidence, times = anomaly.times + excluded.times,
 			last_at = CASE WHEN excluded.last_at > anomaly.last_at THEN excluded.last_at ELSE anomaly.last_at END`}
@@ -127,7 +126,7 @@ func (s *Store) Anomalies(ctx context.Context, f AnomalyFilter) ([]Anomaly, erro
 // Acknowledge keeps what somebody says of a finding; [ErrNotFound] when it is not
 // there.
 func (s *Store) Acknowledge(ctx context.Context, id, by, why string, benign bool) error {
-	return s.transact(ctx, "anomaly", func(tx *sql.Tx, _ *database) error {
+	return s.transact(ctx, "anomaly", func(tx *transaction, _ *database) error {
 		result, err := tx.ExecContext(ctx, "UPDATE anomaly SET acknowledged_at = $1, benign = $2, who = $3, why = $4 WHERE id = $5",
 			micros(s.cfg.Clock()), int64(bit(benign)), by, why, id)
 		if err != nil {
@@ -143,7 +142,7 @@ func (s *Store) Acknowledge(ctx context.Context, id, by, why string, benign bool
 // SaveBaseline keeps a text under a key, in place of what was there. nil takes
 // the key away.
 func (s *Store) SaveBaseline(ctx context.Context, key string, data []byte) error {
-	return s.transact(ctx, "baseline", func(tx *sql.Tx, _ *database) error {
+	return s.transact(ctx, "baseline", func(tx *transaction, _ *database) error {
 		if data == nil {
 			_, err := tx.ExecContext(ctx, "DELETE FROM baseline WHERE name = $1", key)
 			return err

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/logging/flow"
 )
 
 // Memory is the store that lives as long as the process.
@@ -25,6 +27,9 @@ type Config struct {
 	// are not very many of all; 0 is 16, and below 0 are all. Figures count every
 	// one.
 	PerSite int
+	// Drain bounds how long Run writes after its context ended; 0 is
+	// [flow.DefaultDrain].
+	Drain time.Duration
 	// Log is told of what an operator should know.
 	Log zerolog.Logger
 	// Clock is time.Now but in tests; nil is time.Now.
@@ -32,6 +37,14 @@ type Config struct {
 	// ReadOnly opens a store to look at it: nothing is migrated, nothing made,
 	// and Observe drops.
 	ReadOnly bool
+}
+
+// drain returns how long the end may take.
+func (c *Config) drain() time.Duration {
+	if c.Drain > 0 {
+		return c.Drain
+	}
+	return flow.DefaultDrain
 }
 
 // Retention bounds what is kept.

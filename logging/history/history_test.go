@@ -49,6 +49,9 @@ type running struct {
 
 func open(t *testing.T, c history.Config) *running {
 	t.Helper()
+	if c.Drain == 0 {
+		c.Drain = time.Minute // the machine may be busy
+	}
 	s, err := history.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -30,7 +29,7 @@ type Overlay struct {
 var ErrNotWritable = errors.New("the history was opened to be looked at only")
 
 // transact does something in one transaction.
-func (s *Store) transact(ctx context.Context, what string, do func(*sql.Tx, *database) error) error {
+func (s *Store) transact(ctx context.Context, what string, do func(*transaction, *database) error) error {
 	if s.cfg.ReadOnly {
 		return ErrNotWritable
 	}
@@ -38,10 +37,11 @@ func (s *Store) transact(ctx context.Context, what string, do func(*sql.Tx, *dat
 	if err != nil {
 		return err
 	}
-	tx, err := db.write.BeginTx(ctx, nil)
+	begun, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", what, err)
 	}
+	tx := &transaction{begun, db.engine}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
 	if err := do(tx, db); err != nil {
 		return fmt.Errorf("write %s: %w", what, err)
@@ -54,7 +54,7 @@ func (s *Store) transact(ctx context.Context, what string, do func(*sql.Tx, *dat
 
 // serialise makes transactions that read before they write wait for each other.
 // SQLite's all do: they begin by taking the file.
-func (d *database) serialise(ctx context.Context, tx *sql.Tx) error {
+func (d *database) serialise(ctx context.Context, tx *transaction) error {
 	if d.engine != enginePostgres {
 		return nil
 	}
@@ -66,7 +66,7 @@ func (d *database) serialise(ctx context.Context, tx *sql.Tx) error {
 // to fill. It is the caller's to compile it first.
 func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o.ID, o.At, o.Revoked, o.RevokedBy, o.RevokedReason = flow.NewID(), s.cfg.Clock().UTC().Truncate(time.Microsecond), time.Time{}, "", ""
-	err := s.transact(ctx, "overlay", func(tx *sql.Tx, db *database) error {
+	err := s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
 			return err
@@ -82,7 +82,7 @@ func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 // RevokeOverlay ends a document and tells all watchers; [ErrNotFound] when it is
 // not there or was revoked before.
 func (s *Store) RevokeOverlay(ctx context.Context, id, by, reason string) error {
-	return s.transact(ctx, "overlay", func(tx *sql.Tx, db *database) error {
+	return s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
 		result, err := tx.ExecContext(ctx, "UPDATE overlay SET revoked_at = $1, revoked_by = $2, revoked_reason = $3 WHERE id = $4 AND revoked_at = 0",
 			micros(s.cfg.Clock()), by, reason, id)
 		if err != nil {
@@ -129,7 +129,7 @@ func (s *Store) Overlays(ctx context.Context, all bool) ([]Overlay, error) {
 const changeName = "sallyport_overlay"
 
 // tell notes that overlays have changed.
-func (d *database) tell(ctx context.Context, tx *sql.Tx) error {
+func (d *database) tell(ctx context.Context, tx *transaction) error {
 	s := statement{"change", []string{"name", "n"}, "ON CONFLICT (name) DO UPDATE SET n = change.n + 1"}
 	if err := s.exec(ctx, tx, [][]any{{changeName, int64(1)}}); err != nil {
 		return err

@@ -9,8 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	sqlite3 "modernc.org/sqlite/lib"
-
-	"github.com/sallyport/sallyport/logging/flow"
 )
 
 const (
@@ -25,10 +23,9 @@ const (
 )
 
 // Run writes what was observed until ctx ends and all of it is written, for at
-// most [flow.DefaultDrain]. It also ends what is old and tells watchers of
+// most [Config].Drain. It also ends what is old and tells watchers of
 // changes. Call it once, and end ctx after the last connection was recorded.
-// What is left then is lost, and Run returns [flow.ErrStalled]; nothing else is
-// an error.
+// What is left then is lost, and said on the log. It always returns nil.
 func (s *Store) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -173,7 +170,7 @@ func unacceptable(err error) bool {
 
 // drain writes what is left.
 func (r *run) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, flow.DefaultDrain)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.drain())
 	defer cancel()
 	err := r.flush(ctx)
 	if err == nil {

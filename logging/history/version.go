@@ -39,7 +39,7 @@ type versionText struct {
 // Previous and Diff are the store's to fill, At and Instance where they are
 // zero.
 func (s *Store) SaveVersion(ctx context.Context, v Version) error {
-	return s.transact(ctx, "policy version", func(tx *sql.Tx, db *database) error {
+	return s.transact(ctx, "policy version", func(tx *transaction, db *database) error {
 		if err := db.serialise(ctx, tx); err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func scanVersion(row scanner) (Version, error) {
 }
 
 // newestVersion returns the zero Version where there is none.
-func newestVersion(ctx context.Context, tx *sql.Tx) (Version, error) {
+func newestVersion(ctx context.Context, tx *transaction) (Version, error) {
 	v, err := scanVersion(tx.QueryRowContext(ctx, "SELECT "+versionColumns+" FROM version ORDER BY id DESC LIMIT 1"))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Version{}, nil

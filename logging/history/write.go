@@ -25,8 +25,9 @@ type statement struct {
 // The sizes of statements, in rows: few texts, which a server prepares once.
 func sizes() []int { return []int{64, 16, 4, 1} }
 
-// text returns the statement for n rows.
-func (s statement) text(n int) string {
+// text returns the statement for n rows. SQLite looks each $1 up among all that
+// went before, by name, and so is given what has none.
+func (s statement) text(n int, named bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "INSERT INTO %s (%s) VALUES ", s.into, strings.Join(s.columns, ", "))
 	at := 1
@@ -36,6 +37,10 @@ func (s statement) text(n int) string {
 		}
 		for j := range s.columns {
 			b.WriteByte("(,"[min(j, 1)])
+			if !named {
+				b.WriteByte('?')
+				continue
+			}
 			b.WriteByte('$')
 			b.WriteString(strconv.Itoa(at))
 			at++
@@ -48,17 +53,45 @@ func (s statement) text(n int) string {
 }
 
 // exec inserts rows, each with the values of all columns, in their order.
-func (s statement) exec(ctx context.Context, tx *sql.Tx, rows [][]any) error {
+func (s statement) exec(ctx context.Context, tx *transaction, rows [][]any) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if tx.engine != enginePostgres {
+		return s.each(ctx, tx, rows)
+	}
 	for _, n := range sizes() {
 		for len(rows) >= n {
 			args := slices.Concat(rows[:n]...)
-			if _, err := tx.ExecContext(ctx, s.text(n), args...); err != nil {
+			if _, err := tx.ExecContext(ctx, s.text(n, true), args...); err != nil {
 				return fmt.Errorf("write %s: %w", s.into, err)
 			}
 			rows = rows[n:]
 		}
 	}
 	return nil
+}
+
+// each inserts rows one by one, which costs nothing where the engine is in the
+// process.
+func (s statement) each(ctx context.Context, tx *transaction, rows [][]any) error {
+	one, err := tx.PrepareContext(ctx, s.text(1, false))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", s.into, err)
+	}
+	defer one.Close() //nolint:errcheck // the transaction's end closes it, too
+	for _, row := range rows {
+		if _, err := one.ExecContext(ctx, row...); err != nil {
+			return fmt.Errorf("write %s: %w", s.into, err)
+		}
+	}
+	return nil
+}
+
+// transaction is one on an engine.
+type transaction struct {
+	*sql.Tx
+	engine engine
 }
 
 // adds is the end of an upsert that adds figures to those of the table.
@@ -113,10 +146,11 @@ func flowStatement() statement {
 // keys and tables always in the same order, so that proxies which write at once
 // wait for each other in one direction only.
 func (d *database) put(ctx context.Context, w *writer, b *batch) error {
-	tx, err := d.write.BeginTx(ctx, nil)
+	begun, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
+	tx := &transaction{begun, d.engine}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
 	if b.tries > 0 {
 		taken, err := w.took(ctx, tx, b.n)
@@ -124,7 +158,7 @@ func (d *database) put(ctx context.Context, w *writer, b *batch) error {
 			return err
 		}
 	}
-	for _, step := range []func(context.Context, *sql.Tx, *batch) error{
+	for _, step := range []func(context.Context, *transaction, *batch) error{
 		w.writeSites, w.writePeriods, w.writeTraits, w.writeTasks, w.writeFlows, w.writeGap, w.sign,
 	} {
 		if err := step(ctx, tx, b); err != nil {
@@ -145,7 +179,7 @@ type writer struct {
 
 // took reports whether the store has a batch already whose commit was not
 // answered.
-func (w *writer) took(ctx context.Context, tx *sql.Tx, n uint64) (bool, error) {
+func (w *writer) took(ctx context.Context, tx *transaction, n uint64) (bool, error) {
 	var last int64
 	err := tx.QueryRowContext(ctx, "SELECT coalesce(max(n), 0) FROM writer WHERE session = $1", w.session).Scan(&last)
 	if err != nil {
@@ -154,7 +188,7 @@ func (w *writer) took(ctx context.Context, tx *sql.Tx, n uint64) (bool, error) {
 	return last >= int64(n), nil
 }
 
-func (w *writer) sign(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) sign(ctx context.Context, tx *transaction, b *batch) error {
 	s := statement{
 		"writer",
 		[]string{"session", "instance", "n", "at"},
@@ -163,7 +197,7 @@ func (w *writer) sign(ctx context.Context, tx *sql.Tx, b *batch) error {
 	return s.exec(ctx, tx, [][]any{{w.session, w.instance, int64(b.n), w.clock().UnixMicro()}})
 }
 
-func (w *writer) writeSites(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writeSites(ctx context.Context, tx *transaction, b *batch) error {
 	sums := b.bySite()
 	rows := make([][]any, 0, len(sums))
 	for _, id := range slices.Sorted(maps.Keys(sums)) {
@@ -213,7 +247,7 @@ func bucketOf(r policy.S3Ref) string {
 	return r.AccessPoint
 }
 
-func (w *writer) writePeriods(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writePeriods(ctx context.Context, tx *transaction, b *batch) error {
 	for _, p := range []struct {
 		table string
 		hours int64
@@ -231,7 +265,7 @@ func (w *writer) writePeriods(ctx context.Context, tx *sql.Tx, b *batch) error {
 	return nil
 }
 
-func (w *writer) writeTraits(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writeTraits(ctx context.Context, tx *transaction, b *batch) error {
 	var rows [][]any
 	for id, s := range b.bySite() {
 		for t, at := range s.traits {
@@ -249,7 +283,7 @@ func (w *writer) writeTraits(ctx context.Context, tx *sql.Tx, b *batch) error {
 	return traitStatement().exec(ctx, tx, rows)
 }
 
-func (w *writer) writeTasks(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writeTasks(ctx context.Context, tx *transaction, b *batch) error {
 	rows := make([][]any, 0, len(b.tasks))
 	for _, id := range slices.Sorted(maps.Keys(b.tasks)) {
 		t := b.tasks[id]
@@ -276,7 +310,7 @@ func legibleARN(s string) string {
 	return legible(s)
 }
 
-func (w *writer) writeFlows(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writeFlows(ctx context.Context, tx *transaction, b *batch) error {
 	rows := make([][]any, 0, len(b.flows))
 	for _, id := range slices.Sorted(maps.Keys(b.flows)) {
 		f := b.flows[id]
@@ -298,7 +332,7 @@ func (w *writer) writeFlows(ctx context.Context, tx *sql.Tx, b *batch) error {
 	return flowStatement().exec(ctx, tx, rows)
 }
 
-func (w *writer) writeGap(ctx context.Context, tx *sql.Tx, b *batch) error {
+func (w *writer) writeGap(ctx context.Context, tx *transaction, b *batch) error {
 	if b.gap == (Gap{}) {
 		return nil
 	}
