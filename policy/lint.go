@@ -34,6 +34,21 @@ func (p *Policy) Warnings(at time.Time) []Warning {
 	return all
 }
 
+// Lapsed names those whose learning window closed after one moment and until
+// another.
+func (p *Policy) Lapsed(after, until time.Time) []string {
+	if p == nil {
+		return nil
+	}
+	var whose []string
+	for _, l := range p.lapses {
+		if l.until.After(after) && !l.until.After(until) {
+			whose = append(whose, l.whose)
+		}
+	}
+	return whose
+}
+
 // Notes returns what the policy's author should know and can do nothing
 // about in the policy.
 func (p *Policy) Notes() []Warning {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -13,6 +14,7 @@ type bucketUse struct {
 	name        string // as a rule lists it
 	protocol    Protocol
 	port        uint16
+	resolvesTo  []netip.Prefix
 	accessPoint bool
 	partition   string
 	anonymous   bool
@@ -38,9 +40,9 @@ func (g *suggester) s3Rules(c *suggestedCaller, kept []keptSeen) {
 	for _, key := range slices.Sorted(maps.Keys(uses)) {
 		u := uses[key]
 		s3 := u.destination()
-		like := fmt.Sprintf("%+v %s %d", *s3, u.protocol, u.port)
+		like := fmt.Sprintf("%+v %s %d %v", *s3, u.protocol, u.port, u.resolvesTo)
 		if rules[like] == nil {
-			rules[like] = &SuggestedRule{S3: s3, Protocol: u.protocol.String(), Ports: []uint16{u.port}}
+			rules[like] = &SuggestedRule{S3: s3, Protocol: u.protocol.String(), Ports: []uint16{u.port}, ResolvesTo: u.resolvesTo}
 		}
 		r := rules[like]
 		if u.accessPoint {
@@ -53,7 +55,7 @@ func (g *suggester) s3Rules(c *suggestedCaller, kept []keptSeen) {
 		}
 	}
 	for _, r := range slices.SortedFunc(maps.Values(rules), func(a, b *SuggestedRule) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), slices.Compare(a.Ports, b.Ports), slices.Compare(a.S3.Buckets, b.S3.Buckets), slices.Compare(a.S3.AccessPoints, b.S3.AccessPoints), cmp.Compare(fmt.Sprint(*a.S3), fmt.Sprint(*b.S3)))
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), slices.Compare(a.Ports, b.Ports), slices.Compare(a.S3.Buckets, b.S3.Buckets), slices.Compare(a.S3.AccessPoints, b.S3.AccessPoints), cmp.Compare(fmt.Sprint(*a.S3, a.ResolvesTo), fmt.Sprint(*b.S3, b.ResolvesTo)))
 	}) {
 		name := g.newRule(c, "s3")
 		r.Name, r.Source = name.Name, name.Source
@@ -67,6 +69,9 @@ func useOf(uses map[string]*bucketUse, k *keptSeen) {
 	ref, call := k.s3(), k.query.S3
 	u := useAt(uses, k, ref)
 	u.seen = append(u.seen, k.Seen)
+	if u.resolvesTo == nil {
+		u.resolvesTo = k.resolvesTo // through an endpoint of the VPC, now and then
+	}
 	if call == nil {
 		return
 	}
@@ -97,7 +102,8 @@ func useAt(uses map[string]*bucketUse, k *keptSeen, ref S3Ref) *bucketUse {
 	u := uses[key]
 	if u == nil {
 		u = &bucketUse{
-			name: name, protocol: k.query.Protocol, port: k.query.Port, accessPoint: ref.Bucket == "", partition: ref.Partition, inspected: call != nil, anonymous: anonymous,
+			resolvesTo: k.resolvesTo,
+			name:       name, protocol: k.query.Protocol, port: k.query.Port, accessPoint: ref.Bucket == "", partition: ref.Partition, inspected: call != nil, anonymous: anonymous,
 			regions: map[string]bool{}, operations: map[string]bool{}, accounts: map[string]bool{},
 		}
 		uses[key] = u

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -58,24 +59,16 @@ func readEvidence(cmd *cobra.Command) ([]policy.Seen, error) {
 	return seenIn(cmd.Context(), source, f)
 }
 
-// seenIn reads the sites of a store as observations. Where a private address
-// was what would be denied, one flow tells which.
+// seenIn reads the sites of a store as observations. The flows tell which of
+// them lead to private addresses.
 func seenIn(ctx context.Context, store historySource, f history.Filter) ([]policy.Seen, error) {
 	sites, err := store.Sites(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("read what was observed: %w", err)
 	}
-	peers := map[string]history.Flow{}
-	private := f
-	private.Reasons = []policy.Reason{policy.ReasonAddressProhibited}
-	private.Limit = 10_000
-	for flow, err := range store.Flows(ctx, private) {
-		if err != nil {
-			return nil, fmt.Errorf("read what was observed: %w", err)
-		}
-		if flow.Peer.IsValid() {
-			peers[flow.Site] = flow
-		}
+	peers, err := privatePeers(ctx, store, f)
+	if err != nil {
+		return nil, fmt.Errorf("read what was observed: %w", err)
 	}
 	all := make([]policy.Seen, 0, len(sites))
 	for i := range sites {
@@ -84,10 +77,32 @@ func seenIn(ctx context.Context, store historySource, f history.Filter) ([]polic
 			continue // the connection behind the question is a site itself
 		}
 		seen := seenAt(s)
-		seen.Peer = peers[s.ID].Peer.Addr()
+		seen.Peer = peers[s.ID]
 		all = append(all, seen)
 	}
 	return all, nil
+}
+
+// lookedAt bounds how many flows are looked at for their addresses.
+const lookedAt = 20_000
+
+// privatePeers returns private addresses that sites led to, by the newest flows:
+// of those that report mode let through, and of all.
+func privatePeers(ctx context.Context, store historySource, f history.Filter) (map[string]netip.Addr, error) {
+	peers := map[string]netip.Addr{}
+	would := true
+	for _, only := range []*bool{&would, nil} {
+		f.WouldDeny, f.Limit = only, lookedAt
+		for flow, err := range store.Flows(ctx, f) {
+			if err != nil {
+				return nil, err
+			}
+			if a := flow.Peer.Addr(); a.IsValid() && policy.ClassifyAddress(a) != policy.AddressGlobal {
+				peers[flow.Site] = a
+			}
+		}
+	}
+	return peers, nil
 }
 
 // seenAt returns a site as an observation.

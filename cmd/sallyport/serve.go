@@ -330,7 +330,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	return inStages(ctx,
 		append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run}),
 		d.watchTasks(),
-		slices.Concat(d.callers.tasks(), d.recordTasks(), []task{
+		slices.Concat(d.callers.tasks(), d.lapseTasks(), d.recordTasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
 			{"signals", func(ctx context.Context) error { d.obey(ctx, signals, asked, stop); return nil }},
 		}),
