@@ -78,6 +78,7 @@ func (p *Policy) sourcesText() map[string][]string {
 		if s.standing != nil {
 			lines = append(lines, s.standing.text())
 		}
+		lines = append(lines, s.budget.text()...)
 		all[s.name] = lines
 	}
 	return all
@@ -144,7 +145,15 @@ func (p *Policy) ruleText(r *Rule) []string {
 	for _, prefix := range r.ResolvesTo {
 		lines = append(lines, "resolves_to: "+prefix.String())
 	}
-	return lines
+	return append(lines, r.Budget.text()...)
+}
+
+// text tells a budget, in a line.
+func (b *Budget) text() []string {
+	if b == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("budget: %d bytes per %s, %s", b.BytesOut, b.Per, b.Action)}
 }
 
 // String tells a difference as lines with a sign, the way of a diff: what was
