@@ -41,12 +41,12 @@ func TestLapses(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- l.run(ctx) }()
-		time.Sleep(45 * time.Second)
+		<-time.After(45 * time.Second)
 		synctest.Wait()
 		if out.Len() > 0 {
 			t.Errorf("said before: %s", &out)
 		}
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		synctest.Wait()
 		stop()
 		if err := <-done; err != nil {
