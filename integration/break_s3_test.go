@@ -249,7 +249,7 @@ func newS3Soak(t *testing.T) *soak {
 	web.serve(t, listen(t, web.addr+":443"), http.HandlerFunc(s3SoakOrigin), true)
 	w.name(breakEnds, web.addr)
 	caFile, keyFile, roots := w.inspectingCA()
-	s := &soak{t: t, rules: breakS3Rules("app-ends")}
+	s := &soak{t: t, at: onLoopback(), rules: breakS3Rules("app-ends")}
 	s.rig = w.serve(s.rules, setting("timeouts.idle", "2s"), setting("timeouts.hello", "1s"), setting("reload.every", "0s"),
 		setting("inspect.ca_file", caFile), setting("inspect.ca_key_file", keyFile), setting("inspect.origin_ca_file", w.caFile),
 		func(c *rigConfig) { c.plain = true; c.stdout = devNull(t) })
