@@ -76,5 +76,6 @@
 // policy can promise, [Policy.Explain] why a query is answered so and which rule
 // would change that; [Cases] are unit tests. [Suggest] writes a policy for what
 // was [Seen], [Replay] tells what one would change, [Diff] how two differ.
-// [Policy.RenderS3Endpoint] is for AWS to enforce. [Live] is the one in force.
+// [Policy.RenderS3Endpoint] is for AWS. [Live] is in force. [Decision.Budgets] are
+// counted by who carries bytes.
 package policy

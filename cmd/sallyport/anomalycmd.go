@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -143,7 +144,7 @@ func addAnomaly(sheet *sheet, kept *history.Anomaly) error {
 	}
 	return sheet.add(j,
 		timeCell(j.Last), plainCell(j.ID), plainCell(j.Severity), plainCell(string(j.Kind)), plainCell(j.Caller), plainCell(j.Subject),
-		countCell(j.Count), timeCell(j.First), plainCell(j.Evidence.Text), plainCell(fmt.Sprint(j.Benign)), timeCell(j.Acknowledged), plainCell(j.By), plainCell(j.Reason))
+		countCell(j.Count), timeCell(j.First), plainCell(j.Evidence.Text), plainCell(strconv.FormatBool(j.Benign)), timeCell(j.Acknowledged), plainCell(j.By), plainCell(j.Reason))
 }
 
 func anomalyShowCommand() *cobra.Command {

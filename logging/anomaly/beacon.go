@@ -74,7 +74,7 @@ func (w *Watcher) whispers(s *history.Site) bool {
 	case s.BytesSent > s.Visits*beaconSent, s.BytesReceived > s.Visits*beaconReceived:
 		return false
 	}
-	first, known := w.sites[visitOf(c.name, place(s))]
+	first, known := w.sites[w.visitOf(c.name, place(s))]
 	return known && first.Sub(c.first) > w.cfg.Learn && c.mature(w.cfg.Learn, first)
 }
 

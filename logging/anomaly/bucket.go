@@ -62,7 +62,7 @@ func (w *Watcher) learnBucket(s *history.Site) (b *bucket, what access) {
 	if name == "" {
 		return nil, accessNothing
 	}
-	v := visitOf(s.Name(), name)
+	v := w.visitOf(s.Name(), name)
 	if b = w.buckets[v]; b == nil {
 		if len(w.buckets) >= w.cfg.Sites {
 			w.unwatched()

@@ -3,14 +3,12 @@ package anomaly
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/policy"
 )
-
-// seed is of all hashes of this process. They are never stored.
-var seed = maphash.MakeSeed()
 
 // visit is one caller's visits of one destination, as a hash: two that share
 // one are taken for each other, which at 200,000 sites happens once in a
@@ -19,9 +17,9 @@ type visit uint64
 
 // visitOf hashes whom and where to: by the bucket where there is one, since it
 // has many hosts.
-func visitOf(caller, place string) visit {
+func (w *Watcher) visitOf(caller, place string) visit {
 	var h maphash.Hash
-	h.SetSeed(seed)
+	h.SetSeed(w.seed)
 	_, _ = h.WriteString(caller) // it never fails
 	_ = h.WriteByte(0)
 	_, _ = h.WriteString(place)
@@ -150,7 +148,7 @@ func (w *Watcher) meet(s *history.Site, now time.Time) {
 
 // know remembers a site, and reports whether it was unknown.
 func (w *Watcher) know(s *history.Site) bool {
-	v := visitOf(s.Name(), place(s))
+	v := w.visitOf(s.Name(), place(s))
 	if first, known := w.sites[v]; known {
 		if s.First.Before(first) {
 			w.sites[v] = s.First
@@ -197,12 +195,7 @@ func (w *Watcher) crowd(host, caller string) {
 		x = &crowd{}
 		w.crowds[host] = x
 	}
-	for _, known := range x.callers[:x.n] {
-		if known == caller {
-			return
-		}
-	}
-	if x.n < len(x.callers) {
+	if x.n < len(x.callers) && !slices.Contains(x.callers[:x.n], caller) {
 		x.callers[x.n] = caller
 		x.n++
 	}

@@ -110,7 +110,7 @@ func looks(below string) (bits float64, random bool) {
 		}
 	}
 	n := float64(len(text))
-	for _, k := range counts {
+	for _, k := range &counts {
 		if k > 0 {
 			p := float64(k) / n
 			bits -= p * math.Log2(p)

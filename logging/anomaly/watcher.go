@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"maps"
 	"slices"
@@ -95,6 +96,8 @@ type Watcher struct {
 	mu    sync.Mutex // guards stats
 	stats Stats
 
+	seed maphash.Seed // of hashes, which are never stored
+
 	// What follows belongs to Run.
 	sites   map[visit]time.Time // when each was visited first
 	callers map[string]*caller
@@ -125,7 +128,7 @@ func New(c Config, store Store) *Watcher {
 		c.Tell = func(flow.Anomaly) {}
 	}
 	return &Watcher{
-		cfg: c, store: store, spent: make(chan flow.Anomaly, 64),
+		cfg: c, store: store, seed: maphash.MakeSeed(), spent: make(chan flow.Anomaly, 64),
 		sites: map[visit]time.Time{}, callers: map[string]*caller{}, crowds: map[string]*crowd{},
 		buckets: map[visit]*bucket{}, told: map[identity]time.Time{},
 	}

@@ -82,7 +82,7 @@ const tries = 12
 // chance so that many do not come back at once.
 func Backoff(n int) time.Duration {
 	d := min(time.Second<<min(n-1, 20), 15*time.Minute)
-	return d/2 + rand.N(d/2+1)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // it keeps no secret
 }
 
 // NewWebhook checks the hook.
@@ -303,7 +303,7 @@ func (w *Webhook) try(ctx context.Context, m message) error {
 		}
 		return fmt.Errorf("post to the webhook: %w", err)
 	}
-	defer resp.Body.Close()                                       //nolint:errcheck // nothing was written to it
+	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:

@@ -136,7 +136,7 @@ func (w *world) step() {
 		f := s.load(w.now) * simStep.Hours()
 		swing := w.lognormal(1, .15) // what all sites of a service share
 		for _, x := range s.sites {
-			starts := w.starts(0)
+			var starts []time.Time
 			if x.every > 0 {
 				starts = w.clock(x.every, .02)
 			} else {

@@ -136,13 +136,18 @@ func (l *Ledger) Run(ctx context.Context) error {
 		l.look(ctx)
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			l.look(last)
+			l.last(context.WithoutCancel(ctx))
 			return nil
 		case <-ticker.C:
 		}
 	}
+}
+
+// last exchanges shares at the end, if that takes no time.
+func (l *Ledger) last(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	l.look(ctx)
 }
 
 // look exchanges shares once, and tells of what is spent.

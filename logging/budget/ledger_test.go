@@ -103,11 +103,11 @@ func TestPeriodsTurn(t *testing.T) {
 		if want := time.Date(2000, 1, 2, 0, 0, 0, 0, time.UTC); !resets.Equal(want) { // synctest begins at 2000
 			t.Errorf("it begins anew at %s", resets)
 		}
-		time.Sleep(time.Until(resets) - time.Second)
+		<-time.After(time.Until(resets) - time.Second)
 		if !spent(l, b) {
 			t.Error("it is whole before the day ends")
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		l.Account(b).Charge(-5) // a correction of what was charged yesterday
 		l.Account(b).Charge(99)
 		if spent(l, b) {
@@ -132,14 +132,14 @@ func TestFleetShares(t *testing.T) {
 		b, stopB := start(t, store, "b", over("b"))
 		a.Account(daily(100)).Charge(60)
 		b.Account(daily(100)).Charge(50)
-		time.Sleep(2 * DefaultEvery)
+		<-time.After(2 * DefaultEvery)
 		synctest.Wait()
 		for name, l := range map[string]*Ledger{"a": a, "b": b} {
 			if !spent(l, daily(100)) || l.Balances()[0].Sent != 110 {
 				t.Errorf("%s: %+v", name, l.Balances())
 			}
 		}
-		time.Sleep(10 * DefaultEvery)
+		<-time.After(10 * DefaultEvery)
 		stopA()
 		if len(told) != 2 || told["a 110 of 100"] != 1 || told["b 110 of 100"] != 1 {
 			t.Errorf("told: %v", told)
@@ -147,21 +147,21 @@ func TestFleetShares(t *testing.T) {
 		// A new process in a's place finds what a has sent.
 		c, stopC := start(t, store, "c", nil)
 		c.Account(daily(100))
-		time.Sleep(2 * DefaultEvery)
+		<-time.After(2 * DefaultEvery)
 		synctest.Wait()
 		if got := c.Balances()[0].Sent; got != 110 {
 			t.Errorf("after a restart: %d", got)
 		}
 		store.fail(errors.New("away"))
 		c.Account(daily(100)).Charge(7)
-		time.Sleep(2 * DefaultEvery)
+		<-time.After(2 * DefaultEvery)
 		synctest.Wait()
 		if got := c.Balances()[0].Sent; got != 117 {
 			t.Errorf("without the store: %d", got)
 		}
 		store.fail(nil)
 		// The next day the shares of the past are taken away.
-		time.Sleep(26 * time.Hour)
+		<-time.After(26 * time.Hour)
 		synctest.Wait()
 		if got := c.Balances()[0].Sent; got != 0 || store.len() > 2 {
 			t.Errorf("the next day: %d, %d shares", got, store.len())
@@ -187,7 +187,7 @@ func TestForeignShares(t *testing.T) {
 		}
 		l, stop := start(t, store, "a", nil)
 		l.Account(daily(100)).Charge(1)
-		time.Sleep(2 * DefaultEvery)
+		<-time.After(2 * DefaultEvery)
 		synctest.Wait()
 		if got := l.Balances()[0].Sent; got != 1 {
 			t.Errorf("sent %d", got)
