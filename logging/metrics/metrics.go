@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sallyport/sallyport/logging/flow"
 )
 
 const namespace = "sallyport"
@@ -153,6 +155,11 @@ func New(c Config) *Metrics {
 	m := &Metrics{registry: r, flows: newFlows(r), policy: newPolicyMetrics(r)}
 	m.found = counters("anomalies_total", "Anomalies that were told by this proxy.", "kind", "severity")
 	r.MustRegister(m.found)
+	for _, kind := range flow.AnomalyKinds() { // at zero, so that the first one is seen as a rise
+		for _, severity := range []flow.Severity{flow.Low, flow.Medium, flow.High} {
+			m.found.WithLabelValues(string(kind), severity.String())
+		}
+	}
 	return m
 }
 
