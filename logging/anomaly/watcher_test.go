@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/logging/flow"
+	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/policy"
 )
 
@@ -392,6 +393,27 @@ func BenchmarkLook(b *testing.B) {
 	for b.Loop() {
 		if err := d.Look(b.Context()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Two proxies that both saw the finding as it was: whoever saves it second
+// counts higher, and is silent.
+func TestReturnedToOne(t *testing.T) {
+	d := newDesk(t)
+	before := &history.Anomaly{Count: 4, Last: d.now.Add(-quiet)}
+	for name, tt := range map[string]struct {
+		before *history.Anomaly
+		kept   history.Anomaly
+		want   bool
+	}{
+		"the first":        {before, history.Anomaly{Count: 5, Last: d.now}, true},
+		"the second":       {before, history.Anomaly{Count: 6, Last: d.now}, false},
+		"too soon":         {before, history.Anomaly{Count: 5, Last: d.now.Add(-time.Second)}, false},
+		"not known before": {nil, history.Anomaly{Count: 2, Last: d.now}, false},
+	} {
+		if got := returned(tt.before, &tt.kept); got != tt.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }
