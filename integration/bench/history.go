@@ -38,7 +38,7 @@ func measureHistory(ctx context.Context, o options, root string, stdout, stderr 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the operating system empties its folder for such things
+	defer os.RemoveAll(dir)
 	if o.Sallyport == "" {
 		o.Sallyport = filepath.Join(dir, "sallyport")
 		if err := goBuild(ctx, root, o.Sallyport, "./cmd/sallyport"); err != nil {
@@ -91,7 +91,7 @@ func measureHistory(ctx context.Context, o options, root string, stdout, stderr 
 
 // askHistory runs one of the product's commands, and writes what it took.
 func askHistory(ctx context.Context, program, store string, question []string, stdout io.Writer) error {
-	cmd := exec.CommandContext(ctx, program, append(question, "--store", store)...) //nolint:gosec // the product
+	cmd := exec.CommandContext(ctx, program, append(question, "--store", store)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	var lines lineCounter
 	var talk strings.Builder
@@ -139,7 +139,7 @@ func (l loader) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, self, roleLoader, string(text)).CombinedOutput() //nolint:gosec // the program itself
+	out, err := exec.CommandContext(ctx, self, roleLoader, string(text)).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("load: %w: %s", err, out)
 	}
@@ -173,7 +173,7 @@ func loadHistory(ctx context.Context, store string, n int, end time.Time) error 
 	if ended := <-done; err == nil {
 		err = ended
 	}
-	if stats := s.Stats(); err == nil && (stats.Dropped > 0 || stats.Flows < uint64(n)) { //nolint:gosec // a number of flows
+	if stats := s.Stats(); err == nil && (stats.Dropped > 0 || stats.Flows < uint64(n)) {
 		err = fmt.Errorf("the store took %d of %d flows", stats.Flows, n)
 	}
 	if closed := s.Close(); err == nil {
@@ -184,7 +184,7 @@ func loadHistory(ctx context.Context, store string, n int, end time.Time) error 
 
 // tellHistory makes the flows up: sites by Zipf's law, each of one service.
 func tellHistory(ctx context.Context, s *history.Store, n int, end time.Time, now *atomic.Int64) error {
-	rng := rand.New(rand.NewPCG(7, 7)) //nolint:gosec // the same flows every time
+	rng := rand.New(rand.NewPCG(7, 7))
 	zipf := rand.NewZipf(rng, 1.2, 20, historySites-1)
 	tasks := make([]*policy.Task, historyServices*2)
 	for i := range tasks {
@@ -193,8 +193,10 @@ func tellHistory(ctx context.Context, s *history.Store, n int, end time.Time, no
 			Family: fmt.Sprintf("family-%d", i/2), Revision: 1 + i%2,
 		}
 	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for i := range n {
-		site := int(zipf.Uint64()) //nolint:gosec // below historySites
+		site := int(zipf.Uint64())
 		start := end.Add(-historySpan + time.Duration(float64(historySpan)*float64(i)/float64(n)))
 		now.Store(start.UnixNano())
 		r := flows.Record{
@@ -217,7 +219,7 @@ func tellHistory(ctx context.Context, s *history.Store, n int, end time.Time, no
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			time.Sleep(time.Millisecond)
+			<-tick.C
 		}
 	}
 	return nil

@@ -143,7 +143,7 @@ func TestFilters(t *testing.T) {
 					t.Fatal(err)
 				}
 				var paged []string
-				for f.Limit = 97; ; {
+				for f.Limit = 397; ; {
 					page := ids(t, s, f)
 					paged = append(paged, page...)
 					if len(page) < f.Limit {

@@ -52,6 +52,7 @@ type observer struct {
 type siteState struct {
 	id     string
 	key    siteKey
+	hour   int64           // in which it was counted among its caller's targets
 	traits map[trait]int64 // to the hour in which it was written last
 	tasks  int             // of the traits
 }
@@ -101,8 +102,7 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stats.Events++
-	known := o.fold(&key, at)
-	state := o.state(key)
+	state, known := o.place(&key, at)
 	sum := o.batch.sum(state, at)
 	if sum == nil {
 		o.batch.gap.Events++
@@ -117,6 +117,21 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	}
 	o.keep(e, state)
 	return len(o.batch.flows) >= o.full/2
+}
+
+// place returns the site of an event, and whether it is the event's own and not
+// [Other]'s. A site that was seen in this hour needs no counting.
+func (o *observer) place(key *siteKey, at time.Time) (*siteState, bool) {
+	o.turn(at)
+	if s := o.states[*key]; s != nil && s.hour == o.hour {
+		return s, true
+	}
+	known := o.fold(key)
+	s := o.state(key)
+	if known {
+		s.hour = o.hour
+	}
+	return s, known
 }
 
 // keyOf returns the site of a record.
@@ -149,8 +164,7 @@ func listed(k *siteKey) bool { return k.verdict == policy.Allow && !k.wouldDeny 
 
 // fold makes [Other] of a target that is beyond the bound of its caller. It
 // reports whether the target stayed itself.
-func (o *observer) fold(k *siteKey, at time.Time) bool {
-	o.turn(at)
+func (o *observer) fold(k *siteKey) bool {
 	c := o.crowd(crowdKey{k.Caller, listed(k)})
 	h := maphash.Comparable(o.seed, k.Target)
 	if _, known := c.hour[h]; known {
@@ -236,15 +250,15 @@ func (o *observer) keeps(k crowdKey) bool {
 	return c.flows <= otherFlows
 }
 
-func (o *observer) state(k siteKey) *siteState {
-	if s := o.states[k]; s != nil {
+func (o *observer) state(k *siteKey) *siteState {
+	if s := o.states[*k]; s != nil {
 		return s
 	}
 	if len(o.states) >= maxStates {
 		clear(o.states) // those in use are back at once
 	}
-	s := &siteState{id: k.id(), key: k, traits: map[trait]int64{}}
-	o.states[k] = s
+	s := &siteState{id: k.id(), key: *k, traits: map[trait]int64{}, hour: -1}
+	o.states[*k] = s
 	return s
 }
 
