@@ -31,6 +31,8 @@ type Server struct {
 	cmd  *exec.Cmd
 	out  *bytes.Buffer
 	done chan struct{}
+	// unguard lets go of what ends the server with this process.
+	unguard func()
 }
 
 // New starts a server that ends with the test. Where PostgreSQL is not
@@ -133,12 +135,37 @@ func (s *Server) Start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	if err := s.guard(cmd.Process.Pid); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // the first error counts
+		return err
+	}
 	s.cmd, s.done = cmd, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
 		_ = cmd.Wait() // how it ends is the test's doing
 	}(s.done)
 	return s.await()
+}
+
+// guard ends the server when this process is gone: a test that panics cleans
+// nothing up. The guard waits for the end of its input, which nobody else holds.
+func (s *Server) guard(pid int) error {
+	cmd := s.command(context.Background(), "sh", "-c", "cat; kill -QUIT "+strconv.Itoa(pid))
+	cmd.Path = "/bin/sh"
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.unguard = func() {
+		_ = cmd.Process.Kill()
+		_ = in.Close()
+		_ = cmd.Wait() // it was killed
+	}
+	return nil
 }
 
 // await waits until the server answers.
@@ -168,6 +195,7 @@ func (s *Server) Kill() { s.end(syscall.SIGQUIT) }
 func (s *Server) Stop() { s.end(syscall.SIGINT) }
 
 func (s *Server) end(how os.Signal) {
+	s.unguard()
 	_ = s.cmd.Process.Signal(how) // it may have ended already
 	select {
 	case <-s.done:
