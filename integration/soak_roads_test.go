@@ -36,7 +36,7 @@ table inet sallyport {
 		first: netRouterIn + ":3128", front: netRouterIn + ":3129", tls: netRouterIn + ":3130", clients: netClient + "/32",
 		origin: netOrigin, listen: listener(t, n.origin), dial: dialler(t, n.client), admin: dialler(t, n.router),
 		more: []func(*rigConfig){
-			setting("dns", map[string]any{"address": ":53", "answer": []any{netRouterIn, net6Router}}),
+			setting("history.store", "off"), setting("dns", map[string]any{"address": ":53", "answer": []any{netRouterIn, net6Router}}),
 			func(c *rigConfig) { c.under = []string{"ip", "netns", "exec", n.router} },
 		},
 		listeners: []any{map[string]any{"address": ":15001", "original_destination": "redirect"}},
@@ -52,7 +52,7 @@ table inet sallyport {
 		_, _ = io.WriteString(c, greeting)
 		_, _ = io.Copy(io.Discard, c)
 	})
-	s.repays(total, total/3, 2*soakAllowance) // there is a server more
+	s.repays(total, total/3, soakAllowance)
 }
 
 // greeting is what a server says that speaks first.

@@ -647,9 +647,15 @@ func (s *soak) forget() {
 
 func (s *soak) metrics() map[string]float64 {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: s.at.admin}, Timeout: patience}
-	resp, err := client.Get("http://" + s.rig.admin + "/metrics")
+	return adminMetrics(s.t, client, s.rig.admin)
+}
+
+// adminMetrics reads /metrics, and adds up what has the same name.
+func adminMetrics(t *testing.T, client *http.Client, admin string) map[string]float64 {
+	t.Helper()
+	resp, err := client.Get("http://" + admin + "/metrics")
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	out := make(map[string]float64)

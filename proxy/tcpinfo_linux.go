@@ -20,7 +20,7 @@ type tcpInfo struct {
 	state        uint8
 	received     uint64        // bytes, and one more for an end
 	acked        uint64        // bytes sent, by the other end's word
-	lastSent     time.Duration // since data was last sent
+	lastSent     time.Duration // since data was last sent to an end that acknowledges
 	lastReceived time.Duration // since data was last received
 }
 
@@ -47,10 +47,11 @@ func tcpInfoOf(fd int) (tcpInfo, bool) {
 			MinRTT:      time.Duration(info.Min_rtt) * time.Microsecond,
 			Retransmits: info.Total_retrans,
 		},
-		state:        info.State,
-		received:     info.Bytes_received,
-		acked:        info.Bytes_acked,
-		lastSent:     time.Duration(info.Last_data_sent) * time.Millisecond,
+		state:    info.State,
+		received: info.Bytes_received,
+		acked:    info.Bytes_acked,
+		// What is sent again and again, into a path that swallows it, moves nothing.
+		lastSent:     time.Duration(max(info.Last_data_sent, info.Last_ack_recv)) * time.Millisecond,
 		lastReceived: time.Duration(info.Last_data_recv) * time.Millisecond,
 	}, true
 }
