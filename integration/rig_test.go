@@ -430,6 +430,9 @@ func (r *rig) account() {
 	open, ended := map[string]bool{}, map[string]bool{}
 	for _, l := range r.flows {
 		id := l.Sallyport.FlowID
+		if l.Event.Name == "anomaly" {
+			continue
+		}
 		if l.Event.Name == "flow.open" {
 			open[id] = true
 			continue

@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,9 @@ type week struct {
 	*world
 	t        *testing.T
 	one, two *rig
+	server   *historytest.Server
 	store    string
+	start    func(instance, rules string) *rig
 	secrets  map[string]string // by service
 }
 
@@ -33,11 +37,8 @@ mode: report
 func newWeek(t *testing.T) *week {
 	t.Helper()
 	w := &week{world: newWorld(t), t: t, secrets: map[string]string{}}
-	server := historytest.New(t)
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.store = server.Database(t, "week")
+	w.server = historytest.New(t)
+	w.store = w.server.Database(t, "week")
 	for _, name := range []string{"api.pay.example.test", "files.pay.example.test", "news.example.test", "mirror.example.test", "stranger.example.test"} {
 		w.origin(name, nil)
 	}
@@ -51,11 +52,11 @@ func newWeek(t *testing.T) *week {
 		writeFile(t, file, w.secrets[service]+"\n")
 		credentials = append(credentials, map[string]any{"principal": service, "secret": "file:" + file})
 	}
-	start := func(instance string) *rig {
-		return w.serve(wideOpen, setting("credentials", credentials), setting("reload.every", "200ms"),
-			setting("history.store", w.store), setting("history.instance", instance))
+	w.start = func(instance, rules string) *rig {
+		return w.serve(rules, setting("credentials", credentials), setting("reload.every", "200ms"),
+			setting("watch.every", "200ms"), setting("history.store", w.store), setting("history.instance", instance))
 	}
-	w.one, w.two = start("one"), start("two")
+	w.one, w.two = w.start("one", wideOpen), w.start("two", wideOpen)
 	return w
 }
 
@@ -179,9 +180,33 @@ func (w *week) overlays(t *testing.T) {
 	w.ask("policy", "export").succeeds(t, "# from overlay:accept-api.pay.example.test-", "# allowed by bob at ")
 }
 
-// newDestination is somebody's first visit to a place: the last thing that
-// happens in the week.
+// newDestination is somebody's first visit to a place, when the week is over: a
+// proxy that begins then knows what the store remembers.
 func (w *week) newDestination(t *testing.T) {
-	w.curl(w.two, "billing", "https://never-seen-before.example.test/").fails(t, "403")
-	w.until("never-seen-before.example.test", func() result { return w.ask("site", "list", "--verdict", "deny") })
+	w.server.SQL(t, "week", `
+SET search_path = sallyport;
+UPDATE site SET first_at = first_at - 8 * 86400000000;
+INSERT INTO day SELECT site, start - ago * 86400000000, visits, failed, sent, received FROM day, generate_series(1, 8) AS ago`)
+	text, err := os.ReadFile(w.one.policyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, rules, _ := strings.Cut(string(text), "\nrules:\n")
+	_, sources, _ = strings.Cut(sources, "\nsources:\n")
+	monday := w.start("monday", rules+"\nsources:\n"+sources)
+	w.curl(monday, "billing", "https://drop.attacker.test/").fails(t, "403")
+
+	monday.await("record of the anomaly", func() bool {
+		return slices.ContainsFunc(monday.flows, func(l *flowLine) bool {
+			return l.Event.Name == "anomaly" && strings.Contains(l.text, "drop.attacker.test") && strings.Contains(l.text, "first_contact")
+		})
+	})
+	found := w.ask("anomaly", "list", "--json")
+	found.succeeds(t, `"first_contact"`, `"billing"`, `"drop.attacker.test"`)
+	var a struct{ ID string }
+	if err := json.Unmarshal([]byte(found.stdout), &a); err != nil {
+		t.Fatalf("%v: %s", err, found.stdout)
+	}
+	w.ask("anomaly", "ack", a.ID, "--by", "carol", "--reason", "a drill").succeeds(t)
+	w.ask("anomaly", "show", a.ID).succeeds(t, "carol", "a drill")
 }
