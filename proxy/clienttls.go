@@ -77,13 +77,13 @@ func (c *conn) greet(ctx context.Context, g *greeting) (*tls.Conn, error) {
 		g.agreed = true
 		return own, nil
 	}
+	principal := ""
 	cfg.VerifyConnection = func(state tls.ConnectionState) error {
-		principal, err := c.listener.TLS.Principal(&state)
-		if err != nil {
+		var err error
+		if principal, err = c.listener.TLS.Principal(&state); err != nil {
 			return &certificateError{err}
 		}
-		g.judged = true
-		c.source.Principal = principal
+		g.without = len(state.PeerCertificates) == 0
 		return nil
 	}
 	if err := c.tcp.SetDeadline(c.accepted.Add(c.s.cfg.Timeouts.Hello)); err != nil {
@@ -95,6 +95,9 @@ func (c *conn) greet(ctx context.Context, g *greeting) (*tls.Conn, error) {
 		return nil, err //nolint:wrapcheck // crypto/tls says what is wrong
 	}
 	g.left = -1
+	// Not before: the certificate is judged first, and then that its key is the
+	// client's, too.
+	c.source.Principal = principal
 	return outer, c.tcp.SetDeadline(time.Time{}) //nolint:wrapcheck // likewise
 }
 
@@ -102,10 +105,10 @@ func (c *conn) greet(ctx context.Context, g *greeting) (*tls.Conn, error) {
 // many bytes, and what is known of that.
 type greeting struct {
 	replayed
-	left   int  // bytes; less than none when the handshake is over
-	asks   bool // for a certificate
-	agreed bool // on all that comes before certificates
-	judged bool // the certificate, or that there is none
+	left    int  // bytes; less than none when the handshake is over
+	asks    bool // for a certificate
+	agreed  bool // on all that comes before certificates
+	without bool // a certificate, and may be
 }
 
 // Read returns what comes, as long as it is not too much.
@@ -143,7 +146,7 @@ func (g *greeting) refusal(err error) *refusal {
 	case flow.OutcomeTLSAlertReceived:
 		r.err = fmt.Errorf("the client does not accept the listener's certificate, or breaks off: %w", err)
 	case flow.OutcomeDestinationUnavailable:
-		if g.agreed && g.asks && !g.judged {
+		if g.agreed && g.asks && !g.without {
 			return denial(policy.ReasonCredentials, err)
 		}
 		r.outcome = flow.OutcomeTLSProtocolError
