@@ -214,11 +214,16 @@ func (c *conn) refuseTLS(a *attempt, r *refusal) {
 }
 
 // home is the loop for what belongs to the connection.
-func (c *conn) home() *loop {
-	if s, ok := c.tcp.(*socket); ok {
-		return s.loop
+func (c *conn) home() *loop { return c.s.homeOf(c.tcp) }
+
+// homeOf returns the loop in which one of the ends waits already, or the next.
+func (s *Server) homeOf(ends ...endpoint) *loop {
+	for _, e := range ends {
+		if bare, ok := e.(*socket); ok {
+			return bare.loop
+		}
 	}
-	return c.s.nextLoop()
+	return s.nextLoop()
 }
 
 // dress returns the connection as all want it who are not content with reading

@@ -162,6 +162,7 @@ func (t *connectTunnel) run(client net.Conn) {
 	c := t.http.c
 	defer c.rescue()
 	defer t.attempt.rescue()
+	defer t.salvage()
 	var early []byte
 	if e, ok := client.(*earlyConn); ok {
 		early = e.early
@@ -315,6 +316,15 @@ func (t *connectTunnel) fail(r *refusal) {
 func (t *connectTunnel) drop() {
 	t.origin.Close() //nolint:errcheck // it carried nothing
 	t.http.c.release()
+}
+
+// salvage closes the origin where a panic leaves it open, and lets it go on:
+// nobody finalizes a bare descriptor.
+func (t *connectTunnel) salvage() {
+	if p := recover(); p != nil {
+		_ = t.origin.Close() // whoever had it may have closed it already
+		panic(p)
+	}
 }
 
 // abandon ends what goproxy did not bring to run: the hijack failed.

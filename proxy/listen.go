@@ -58,6 +58,7 @@ func (s *Server) acceptSome(ctx context.Context, d *door, cfg *ListenerConfig) (
 		return true, nil
 	}
 	var failed error
+	var away *conn
 	n := 0
 	err = d.raw.Read(func(fd uintptr) bool {
 		for ; n < acceptBatch; n++ {
@@ -73,24 +74,35 @@ func (s *Server) acceptSome(ctx context.Context, d *door, cfg *ListenerConfig) (
 			if l.closed.Load() {
 				_, _ = c.dress() // if it fails, so will its first read
 			}
-			s.admit(ctx, c)
+			if !s.admit(ctx, c) {
+				away = c // not here: nobody can close the listener meanwhile
+				n++
+				return true
+			}
 			l = s.nextLoop()
 		}
 		return true
 	})
+	if away != nil {
+		s.turnAway(away)
+	}
 	return n > 0, cmp.Or(err, failed)
 }
 
 // take admits one accepted connection.
 func (s *Server) take(ctx context.Context, tcp *net.TCPConn, cfg *ListenerConfig) {
-	s.admit(ctx, &conn{
+	c := &conn{
 		s: s, listener: cfg, tcp: tcp, accepted: time.Now(),
 		local: addrPortOf(tcp.LocalAddr()), remote: addrPortOf(tcp.RemoteAddr()),
-	})
+	}
+	if !s.admit(ctx, c) {
+		s.turnAway(c)
+	}
 }
 
-// admit counts c and starts its goroutine.
-func (s *Server) admit(ctx context.Context, c *conn) {
+// admit counts c and starts its goroutine. It returns false where c is for
+// turnAway.
+func (s *Server) admit(ctx context.Context, c *conn) bool {
 	cfg := c.listener
 	c.source.Addr = c.remote.Addr()
 	if !cfg.trusts(c.source.Addr) { // a balancer is none of its clients
@@ -100,13 +112,19 @@ func (s *Server) admit(ctx context.Context, c *conn) {
 	if c.over == overHard {
 		abort(c.tcp)
 		s.admission.leave(c.counted)
-		a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
-		a.refuse(denial(policy.ReasonLimit, errors.New("too many connections, even to say so")))
-		return
+		return false
 	}
 	s.work.Add(1)
 	s.live.addConn(c)
 	go s.handle(ctx, c)
+	return true
+}
+
+// turnAway records a connection that is not even answered, which may take as
+// long as the Recorder likes.
+func (s *Server) turnAway(c *conn) {
+	a := s.newAttempt(c, policy.ViaUnknown, c.accepted)
+	a.refuse(denial(policy.ReasonLimit, errors.New("too many connections, even to say so")))
 }
 
 // over says which limit a connection exceeds.

@@ -20,9 +20,13 @@ import (
 func resting(t *testing.T, r *rig, n int) {
 	t.Helper()
 	waitFor(t, func() bool {
-		r.loops[0].mu.Lock()
-		defer r.loops[0].mu.Unlock()
-		return r.loops[0].tunnels == n
+		tunnels := 0
+		for _, l := range r.loops {
+			l.mu.Lock()
+			tunnels += l.tunnels
+			l.mu.Unlock()
+		}
+		return tunnels == n
 	})
 }
 

@@ -85,7 +85,6 @@ func (t *tunnel) unwatch() {
 func (t *tunnel) lift() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.unwatch()
 	return t.wear()
 }
 
@@ -93,6 +92,7 @@ func (t *tunnel) lift() bool {
 // goes to the loop: wear returns true then. What waits to be written is written
 // first. The mutex must be held.
 func (t *tunnel) wear() bool {
+	t.unwatch()
 	for !t.over() && !t.dress() {
 		t.up.flush()
 		t.down.flush()

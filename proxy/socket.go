@@ -107,14 +107,13 @@ func (s *socket) Write(p []byte) (written int, _ error) {
 func (s *socket) begin(by *time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if by == &s.readBy {
-		s.unread = false
-	}
 	switch {
 	case s.fd < 0:
 		return net.ErrClosed
 	case !by.IsZero() && !time.Now().Before(*by):
-		return os.ErrDeadlineExceeded
+		return os.ErrDeadlineExceeded // and what has come is unread still
+	case by == &s.readBy:
+		s.unread = false
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ type tunnel struct {
 // other goroutine.
 func (t *tunnel) run(preface []byte) {
 	a, client, origin := t.attempt, t.conn.tcp, t.origin
-	t.loop = t.conn.home()
+	t.loop = a.s.homeOf(client, origin)
 	t.client, t.server = sideOf(client), sideOf(origin)
 	t.up, t.down = relay{dst: &t.server, src: &t.client}, relay{dst: &t.client, src: &t.server}
 	if a.query.Protocol == policy.ProtocolUnknown {
