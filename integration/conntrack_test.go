@@ -61,7 +61,7 @@ table inet sallyport {
 		setting("listeners", []any{map[string]any{"address": ":15001", "original_destination": "redirect"}}),
 		func(c *rigConfig) { c.under = []string{"ip", "netns", "exec", n.router} })
 	client := &bound{t: t, hello: helloFor(t, "tls.test"), within: inside(t, n.client), open: make(map[string]net.Conn)}
-	admin := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: dialler(t, n.router)}, Timeout: patience}
+	admin := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: inContext(dialler(t, n.router))}, Timeout: patience}
 	before := adminMetrics(t, admin, r.admin)
 
 	relent := n.crowd()

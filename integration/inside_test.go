@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,6 +60,12 @@ func dialler(t *testing.T, ns string) func(network, addr string) (net.Conn, erro
 		within(func() { c, err = (&net.Dialer{Timeout: patience}).Dial(network, addr) })
 		return c, err
 	}
+}
+
+// inContext makes a dialler what an http.Transport takes. The dialler has a
+// bound of its own.
+func inContext(dial func(network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(_ context.Context, network, addr string) (net.Conn, error) { return dial(network, addr) }
 }
 
 // listener returns [listen] in a namespace.

@@ -646,7 +646,7 @@ func (s *soak) forget() {
 }
 
 func (s *soak) metrics() map[string]float64 {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: s.at.admin}, Timeout: patience}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: inContext(s.at.admin)}, Timeout: patience}
 	return adminMetrics(s.t, client, s.rig.admin)
 }
 
