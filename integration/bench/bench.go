@@ -90,18 +90,23 @@ func (b *bench) startOrigin(ctx context.Context, w way) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.serve(ctx, role, string(config), addrs...)
+}
+
+// serve starts a server that the run needs, and waits until it listens.
+func (b *bench) serve(ctx context.Context, role, told string, addrs ...netip.AddrPort) (*child, error) {
 	dir := b.o.endsDir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	c, err := command{argv: []string{b.self, role, string(config)}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()
+	c, err := command{argv: []string{b.self, role, told}, dir: dir, cpu: b.o.Placement.endsCPU()}.start()
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range addrs {
 		if err := c.awaitPort(ctx, a); err != nil {
 			c.stop(0)
-			return nil, fmt.Errorf("the origin: %w: %s", err, lastWords(filepath.Join(dir, "stderr")))
+			return nil, fmt.Errorf("the %s: %w: %s", role, err, lastWords(filepath.Join(dir, "stderr")))
 		}
 	}
 	return c, nil

@@ -22,7 +22,7 @@ func TestQuick(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	out := t.TempDir()
-	text := runBench(t, "-quick", "-subject", "direct,floor,sallyport-spliced,sallyport-10,gosplice,goproxy,tcpproxy,nginx", "-out", out)
+	text := runBench(t, "-quick", "-subject", "direct,floor,sallyport-spliced,sallyport-10,sallyport-tasks,gosplice,goproxy,tcpproxy,nginx", "-out", out)
 	var res results
 	js, err := os.ReadFile(filepath.Join(out, "results.json"))
 	if err != nil {
@@ -47,7 +47,7 @@ func TestQuick(t *testing.T) {
 	for _, want := range []string{
 		"direct tunnels connect", base + " tunnels connect", base + " bulk connect", base + " trips connect",
 		"direct inspect inspect", base + " inspect inspect", base + "-spliced inspect inspect",
-		base + " idle connect", base + " http http", base + " callers header", base + "-10 rules connect", "floor bulk connect",
+		base + " idle connect", base + " http http", base + " callers header", base + "-tasks callers header", base + "-10 rules connect", "floor bulk connect",
 	} {
 		if !seen[want] {
 			t.Errorf("not measured: %s", want)

@@ -18,6 +18,7 @@ const (
 	roleInside = "inside" // the benchmark, in its namespace
 	roleOrigin = "origin"
 	roleBucket = "bucket"
+	roleECS    = "ecs"
 	roleClient = "client"
 	roleFloor  = "floor"
 	roleLoader = "loader" // of a history
@@ -59,6 +60,8 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 			return runOrigin(args[1])
 		case roleBucket:
 			return runBucket(ctx, args[1])
+		case roleECS:
+			return runECS(args[1])
 		case roleClient:
 			return runClient(ctx, args[1], stdin, stdout)
 		case roleFloor:

@@ -26,7 +26,9 @@ func (w way) tunnels() bool { return w == wayConnect || w == wayHeader || w == w
 
 // callerHeader is what a balancer says of its client: nobody else's address, as
 // the policy's source asks for.
-const callerHeader = "PROXY TCP4 192.0.2.7 192.0.2.8 4711 3128\r\n"
+const callerHeader = "PROXY TCP4 " + callerAddr + " 192.0.2.8 4711 3128\r\n"
+
+const callerAddr = "192.0.2.7"
 
 // header is what comes before anything else.
 func (w way) header() string {

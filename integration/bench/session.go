@@ -22,6 +22,7 @@ type session struct {
 	roots       string // a file: who has signed what TLS shows on wayInspect
 	dir         string
 	origin      *child
+	ecs         *child // nil: nobody asks it
 	child       *child // nil: no proxy, the origin itself
 	startMillis float64
 	filters     bool
@@ -47,6 +48,11 @@ func (b *bench) start(ctx context.Context, st stint) (_ *session, err error) {
 	}
 	if s.origin, err = b.startOrigin(ctx, st.way); err != nil {
 		return nil, err
+	}
+	if st.subject.asks {
+		if s.ecs, err = b.startECS(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if st.subject.launch == nil {
 		switch s.addr = b.o.originTLS(); st.way {
@@ -144,6 +150,9 @@ func (s *session) stop() {
 	}
 	if s.origin != nil {
 		s.origin.stop(time.Second)
+	}
+	if s.ecs != nil {
+		s.ecs.stop(time.Second)
 	}
 	_ = os.RemoveAll(s.dir) // what stays goes with the run's folder
 }

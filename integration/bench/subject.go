@@ -22,6 +22,8 @@ type subject struct {
 	always bool
 	// passes is for subjects that leave TLS alone on wayInspect, too.
 	passes bool
+	// asks is for subjects that ask ECS who calls.
+	asks bool
 	// silent subjects write no log.
 	silent bool
 	// private subjects need the namespace: its hosts file, its /run.

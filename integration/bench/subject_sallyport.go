@@ -10,7 +10,9 @@ import (
 
 // sallyports are the product as it comes; the same with what its peers do and
 // no more ("lean": no look into the tunnel, one record for each); without
-// inspection, where there is some ("spliced"); without a history ("forgetful"); with other numbers of rules; and the binaries that it is to be compared with.
+// inspection, where there is some ("spliced"); without a history ("forgetful"); asking ECS who calls
+// ("tasks"); with other numbers of rules; and the binaries that it is to be
+// compared with.
 func sallyports(o *options) []*subject {
 	ways := []way{wayConnect, waySNI, wayHTTP, wayHeader, wayInspect}
 	one := func(name, program string, launch func(*site) launch) *subject {
@@ -26,7 +28,11 @@ func sallyports(o *options) []*subject {
 		return sallyport(s, setting{protocol: "tls", inspect: true, flows: "both", forget: true})
 	})
 	forgetful.only = []string{"tunnels"}
-	all := []*subject{product, lean, spliced, forgetful}
+	tasks := one(base+"-tasks", o.Sallyport, func(s *site) launch {
+		return sallyport(s, setting{protocol: "tls", flows: "both", tasks: true})
+	})
+	tasks.ways, tasks.only, tasks.asks = []way{wayHeader}, []string{"callers"}, true
+	all := []*subject{product, lean, spliced, forgetful, tasks}
 	for _, rules := range []int{10, 1000, 100000} {
 		if o.Quick && rules > 1000 {
 			continue
@@ -61,6 +67,7 @@ type setting struct {
 	inspect  bool   // of the bucket's
 	flows    string // records
 	forget   bool   // nothing is remembered
+	tasks    bool   // callers are known by their tasks
 }
 
 func asShipped(s *site) launch {
@@ -76,6 +83,10 @@ func sallyport(s *site, as setting) launch {
 	if s.way == wayHeader {
 		b.WriteString("sources:\n  - {name: caller, cidrs: [192.0.2.0/28]}\n")
 		caller = ", sources: [caller]"
+	}
+	if as.tasks {
+		b.WriteString("  - {name: task, ecs: {cluster: prod, service: \"call*\"}}\nunknown_source: deny\n")
+		caller = ", sources: [task]"
 	}
 	b.WriteString("rules:\n")
 	fmt.Fprintf(&b, "  - {name: plain, hosts: [%s], ports: [%d], protocol: http, resolves_to: [127.0.0.0/8]}\n", originName, s.o.HTTPPort)
@@ -111,11 +122,15 @@ func sallyport(s *site, as setting) launch {
 	if as.forget {
 		told["history"] = map[string]any{"store": "off"}
 	}
+	env := goEnv(s)
+	if as.tasks {
+		env = append(env, ecsSettings(told)...)
+	}
 	config, err := json.Marshal(told)
 	if err != nil {
 		s.err = err
 	}
-	return launch{argv: []string{s.program, "serve", "--config", s.file("sallyport.json", string(config))}, env: goEnv(s)}
+	return launch{argv: []string{s.program, "serve", "--config", s.file("sallyport.json", string(config))}, env: env}
 }
 
 // bucketRule allows what the loads ask of the bucket, and where it is inspected
