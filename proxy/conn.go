@@ -42,7 +42,7 @@ type conn struct {
 	original      netip.AddrPort // where it was aimed at, zero for the proxy itself
 	accepted      time.Time
 	source        policy.Source // who is calling; a tunnel's principal, too, once it has proven itself
-	counted       netip.Addr    // by admission
+	counted       caller        // by admission
 	over          over
 	known         bool    // identify has been asked
 	returned      bool    // it is one of the proxy's own (see sent)

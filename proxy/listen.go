@@ -106,7 +106,7 @@ func (s *Server) admit(ctx context.Context, c *conn) bool {
 	cfg := c.listener
 	c.source.Addr = c.remote.Addr()
 	if !cfg.trusts(c.source.Addr) { // a balancer is none of its clients
-		c.counted = c.source.Addr
+		c.counted = callerOf(c.source)
 	}
 	c.over = s.admission.enter(c.counted)
 	if c.over == overHard {
@@ -143,35 +143,48 @@ type admission struct {
 
 	mu      sync.Mutex // guards the rest
 	counts  Counts
-	sources map[netip.Addr]int
+	sources map[caller]int
 }
 
+// caller is who Limits.PerSource is about. An address alone would be several
+// callers': VPCs may share theirs.
+type caller struct {
+	addr     netip.Addr
+	endpoint string // the VPC endpoint's ID
+}
+
+func callerOf(s policy.Source) caller { return caller{s.Addr, s.VPCEndpoint} }
+
 func newAdmission(l Limits) *admission {
-	return &admission{limits: l, sources: make(map[netip.Addr]int)}
+	return &admission{limits: l, sources: make(map[caller]int)}
 }
 
 // enter counts a connection and says which limit it exceeds. The zero source
 // is one that is not known yet. Each enter is matched by one leave, whatever it
 // said.
-func (a *admission) enter(source netip.Addr) over {
+func (a *admission) enter(source caller) over {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counts.Accepted++
 	a.counts.Active++
-	return a.countLocked(source)
+	return a.countLocked(source, overNothing)
 }
 
-// move counts a connection for another source from now on.
-func (a *admission) move(from, to netip.Addr) over {
+// move counts a connection for another source from now on. One that is over a
+// limit already stays so, and is refused once.
+func (a *admission) move(from, to caller, is over) over {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.forgetLocked(from)
-	return a.countLocked(to)
+	return a.countLocked(to, is)
 }
 
-func (a *admission) countLocked(source netip.Addr) over {
-	if source.IsValid() {
+func (a *admission) countLocked(source caller, is over) over {
+	if source.addr.IsValid() {
 		a.sources[source]++
+	}
+	if is != overNothing {
+		return is
 	}
 	o := a.limits.exceeded(a.counts.Active, a.sources[source])
 	if o != overNothing {
@@ -180,7 +193,7 @@ func (a *admission) countLocked(source netip.Addr) over {
 	return o
 }
 
-func (a *admission) forgetLocked(source netip.Addr) {
+func (a *admission) forgetLocked(source caller) {
 	if a.sources[source]--; a.sources[source] <= 0 {
 		delete(a.sources, source)
 	}
@@ -201,7 +214,7 @@ func (l Limits) exceeded(all, source int) over {
 	return overNothing
 }
 
-func (a *admission) leave(source netip.Addr) {
+func (a *admission) leave(source caller) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.counts.Active--

@@ -71,7 +71,7 @@ func (c *conn) readProxyHeader(buf []byte) (first []byte, err error) {
 		if l.ProxyProtocol == ProxyProtocolRequired {
 			return nil, errNoProxyHeader
 		}
-		c.count(c.remote.Addr()) // no balancer, or one for itself
+		c.count(callerOf(c.source)) // no balancer, or one for itself
 		return buf[:n.taken], nil
 	}
 	b, err := parseProxyHeader(buf[:n.header])
@@ -225,13 +225,15 @@ func (l *ListenerConfig) trusts(addr netip.Addr) bool {
 func (c *conn) stand(b behind) {
 	if b.remote.IsValid() {
 		c.remote = b.remote
-		c.count(b.remote.Addr())
 	}
 	c.source = policy.Source{Addr: c.remote.Addr(), VPCEndpoint: b.vpcEndpoint}
+	if b.remote.IsValid() {
+		c.count(callerOf(c.source))
+	}
 }
 
 // count makes the connection count for a source from now on.
-func (c *conn) count(source netip.Addr) {
-	c.over = c.s.admission.move(c.counted, source)
+func (c *conn) count(source caller) {
+	c.over = c.s.admission.move(c.counted, source, c.over)
 	c.counted = source
 }

@@ -47,7 +47,8 @@ func (r *rig) aimed(original string) (addr string) {
 				local: addrPortOf(nc.LocalAddr()), remote: addrPortOf(nc.RemoteAddr()),
 				original: netip.MustParseAddrPort(original),
 			}
-			c.source.Addr, c.counted = c.remote.Addr(), c.remote.Addr()
+			c.source.Addr = c.remote.Addr()
+			c.counted = callerOf(c.source)
 			c.over = r.admission.enter(c.counted)
 			r.work.Add(1)
 			r.live.addConn(c)
