@@ -43,15 +43,36 @@ func parseSource(s string) (source, error) {
 	case scheme == "env" && regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`).MatchString(name):
 		return source{scheme: scheme, name: name}, nil
 	case scheme == "file" || scheme == "env":
-		return source{}, fmt.Errorf("policy source %q names nothing to read", s)
+		return source{}, fmt.Errorf("policy source %q names nothing to read", quotable(s))
 	case scheme == "s3" || scheme == "ssm":
 		src, err := parseAWSSource(scheme, name)
 		if err != nil {
-			return source{}, fmt.Errorf("policy source %q: %w", mask(s), err)
+			return source{}, fmt.Errorf("policy source %q: %w", quotable(s), err)
 		}
 		return src, nil
 	}
-	return source{}, fmt.Errorf("policy source %q has an unknown scheme", mask(s))
+	return source{}, fmt.Errorf("policy source %q has an unknown scheme", quotable(s))
+}
+
+// quotable is a source that is refused, without what could be a secret: who may
+// use it (USER:PASSWORD@), and all that follows "?".
+func quotable(s string) string {
+	scheme, rest, found := strings.Cut(s, ":")
+	before, _, asked := strings.Cut(rest, "?")
+	at := strings.LastIndexByte(rest, '@')
+	switch {
+	case !found:
+		return s
+	case at >= 0 && asked: // nobody knows which of them is part of the other
+		return scheme + ":***"
+	case at >= 0 && strings.HasPrefix(rest, "//"):
+		return scheme + "://***" + rest[at:]
+	case at >= 0:
+		return scheme + ":***" + rest[at:]
+	case asked:
+		return scheme + ":" + before + "?***"
+	}
+	return s
 }
 
 // parseAWSSource reads what follows "s3:" or "ssm:". Names are taken as they
@@ -66,7 +87,7 @@ func parseAWSSource(scheme, text string) (source, error) {
 		case !ok || !hasKey || key == "" || strings.HasSuffix(key, "/"):
 			return source{}, errors.New("write s3://BUCKET/KEY")
 		case !regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`).MatchString(bucket):
-			return source{}, fmt.Errorf("%q is not the name of a bucket", bucket)
+			return source{}, errors.New("that is not the name of a bucket") // and may hold a password
 		case len(key) > 1024 || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			return source{}, errors.New("the key is not acceptable")
 		}
@@ -87,8 +108,10 @@ func parseAWSSource(scheme, text string) (source, error) {
 			src.region = given[0]
 		case ok && key == "owner" && scheme == "s3" && regexp.MustCompile(`^[0-9]{12}$`).MatchString(given[0]):
 			src.owner = given[0]
-		default:
+		case key == "region" || key == "owner":
 			return source{}, fmt.Errorf("%s is not understood: what may follow ? is region, and owner (an account) of s3", key)
+		default:
+			return source{}, errors.New("what follows ? is not understood: it may be region, and owner (an account) of s3")
 		}
 	}
 	return src, nil

@@ -48,7 +48,7 @@ func TestParseSourceRefuses(t *testing.T) {
 		"s3://Bucket/key":              "not the name of a bucket",
 		"s3://u:secret@bucket/key":     "not the name of a bucket",
 		"s3://bucket/a\nb":             "not acceptable",
-		"s3://acme/p?regio=eu-west-1":  "regio is not understood",
+		"s3://acme/p?regio=eu-west-1":  "what follows ? is not understood",
 		"s3://acme/p?region=evil.test": "region is not understood",
 		"s3://acme/p?region=eu-west-1&region=eu-west-2": "region is not understood",
 		"s3://acme/p?owner=me":                          "owner is not understood",
@@ -62,6 +62,35 @@ func TestParseSourceRefuses(t *testing.T) {
 		src, err := parseSource(in)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %+v, %v; want %q", in, src, err, want)
+		}
+	}
+}
+
+// TestParseSourceKeepsSecrets: what is refused is quoted without what may be
+// one.
+func TestParseSourceKeepsSecrets(t *testing.T) {
+	for in, want := range map[string]string{
+		"ssm:/a?token=hunter2":                "ssm:/a?***",
+		"ssm:/a?hunter2":                      "ssm:/a?***",
+		"s3://acme/p?region=hunter2":          "s3://acme/p?***",
+		"s3://acme/p?%zz=hunter2":             "s3://acme/p?***",
+		"s3://me:hunter2@acme/p":              "s3://***@acme/p",
+		"s3:me:hunter2@acme/p":                "s3:***@acme/p",
+		"https://me:hunter2@h/p":              "https://***@h/p",
+		"https://me:hun/ter2@h/p":             "https://***@h/p",
+		"https://me:hun@ter2@h/p":             "https://***@h/p",
+		"https://me:hunt?er2@h/p":             "https:***",
+		"https://h/p?X-Amz-Signature=hunter2": "https://h/p?***",
+		"env:me:hunter2@h":                    "env:***@h",
+		"ssm:me:hunter2@h":                    "ssm:***@h",
+	} {
+		_, err := parseSource(in)
+		if err == nil || !strings.Contains(err.Error(), `"`+want+`"`) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "ter2") {
+			t.Errorf("%s: %v, want %s in it", in, err, want)
+		}
+		_, said := policySource().check(in)
+		if strings.Contains(said, "hunter2") {
+			t.Errorf("%s: the hint says %s", in, said)
 		}
 	}
 }
