@@ -220,6 +220,8 @@ func (p passwords) Authenticate(_ context.Context, _ policy.Source, user, passwo
 	return ""
 }
 
+func (p passwords) Knows(user string) bool { _, ok := p[user]; return ok }
+
 // TestClientTLSBehindBalancer: the PROXY header comes first, in the clear, in
 // one piece with the hello or in several.
 func TestClientTLSBehindBalancer(t *testing.T) {

@@ -31,6 +31,9 @@ func (a *attempt) authenticate(r *http.Request) *refusal {
 	if principal == "" && password == "" { // then it may stand in place of the user
 		return denial(policy.ReasonCredentials, errors.New("the proxy credentials have no password (http://NAME:TOKEN@HOST has one)"))
 	}
+	if principal == "" && !a.s.deps.Authenticator.Knows(user) {
+		return denial(policy.ReasonCredentials, errors.New("the proxy credentials name an unknown principal"))
+	}
 	if principal == "" {
 		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials of %.64q are not accepted", user))
 	}

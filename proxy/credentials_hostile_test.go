@@ -86,3 +86,29 @@ func TestHostileTokenAsUser(t *testing.T) {
 		t.Errorf("%d records", len(events))
 	}
 }
+
+// TestHostileUnknownPrincipal: somebody's token in the place of a name is written
+// down nowhere. A principal's own name is.
+func TestHostileUnknownPrincipal(t *testing.T) {
+	port := httpOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	r := newRig(t, allow("http", port, "web.test"))
+	r.Server.deps.Authenticator = fixedCredentials{}
+	r.resolver.set("web.test", "127.0.0.1")
+	for given, want := range map[string]string{
+		"tok-3f9a1c:x":   "unknown principal",
+		"tok-3f9a1c:":    "no password",
+		"payments:wrong": `"payments"`,
+	} {
+		credentials := base64.StdEncoding.EncodeToString([]byte(given))
+		for _, request := range []string{"CONNECT web.test:443 HTTP/1.1", fmt.Sprintf("GET http://web.test:%d/ HTTP/1.1", port)} {
+			got := r.exchange(request + "\r\nHost: web.test\r\nConnection: close\r\nProxy-Authorization: Basic " + credentials + "\r\n\r\n")
+			rec := r.events.wait(t, "its refusal", func(e flow.Event) bool { return e.Kind == flow.Denied && strings.Contains(got, e.Record.ID) })
+			if !strings.Contains(got, " 407 ") || !strings.Contains(rec.Error, want) || rec.Principal != "" {
+				t.Errorf("%s: %q, on record as %q: %q", given, got, rec.Principal, rec.Error)
+			}
+			if all := fmt.Sprintf("%+v", rec); strings.Contains(all+got, "tok-") || strings.Contains(all+got, credentials) {
+				t.Errorf("%s is in the record or the answer: %s, %s", given, all, got)
+			}
+		}
+	}
+}

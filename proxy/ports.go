@@ -44,6 +44,9 @@ type Authenticator interface {
 	// Authenticate returns the principal that user proves to be with password, ""
 	// when it proves nothing. It throttles those that guess.
 	Authenticate(ctx context.Context, source policy.Source, user, password string) (principal string)
+	// Knows reports whether there is such a principal: what is none's name is not
+	// written down, for it may be a secret in the place of one.
+	Knows(user string) bool
 }
 
 // ClientTLS is what a listener ends its clients' TLS with (an https:// proxy
@@ -94,5 +97,5 @@ type Timeouts struct {
 // Limits bound what callers may hold at once. Zero means no limit.
 type Limits struct {
 	Connections int // accepted connections in all
-	PerSource   int // accepted connections of one client address
+	PerSource   int // accepted connections of one client address, and VPC endpoint
 }

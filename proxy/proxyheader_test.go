@@ -164,6 +164,8 @@ func (fixedCredentials) Authenticate(_ context.Context, _ policy.Source, user, p
 	return ""
 }
 
+func (fixedCredentials) Knows(user string) bool { return user == "payments" }
+
 func TestIdentityAndCredentials(t *testing.T) {
 	var fields http.Header
 	port := httpOrigin(t, func(_ http.ResponseWriter, r *http.Request) { fields = r.Header })

@@ -134,6 +134,14 @@ func (c *Credentials) Authenticate(_ context.Context, source policy.Source, user
 	return ""
 }
 
+// Knows implements proxy.Authenticator.
+func (c *Credentials) Knows(user string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.hashes[user]
+	return ok
+}
+
 // forgetLocked keeps failures bounded. Whoever could make it forget a guess
 // early has made thousands under other names, and learned as little.
 func (c *Credentials) forgetLocked(now time.Time) {

@@ -42,6 +42,15 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+func TestCredentialsKnow(t *testing.T) {
+	c := credentials(t)
+	for user, want := range map[string]bool{"payments": true, "billing": true, "nobody": false, "Payments": false, "": false} {
+		if c.Knows(user) != want {
+			t.Errorf("%q: %v", user, !want)
+		}
+	}
+}
+
 func TestCredentialsThrottle(t *testing.T) {
 	c := credentials(t)
 	now := time.Unix(1e9, 0)
