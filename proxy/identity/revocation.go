@@ -5,12 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // revocations are the lists (CRLs) of a listener's client CAs, verified.
 type revocations struct {
-	lists map[string]*revocationList // by issuer, see issuerKey
+	lists map[string]*revocationList   // by issuer, see issuerKey
+	above map[string]*x509.Certificate // who signed a client CA, where that is one, too; by what was signed
 }
 
 // revocationList is one CA's (RFC 5280, section 5).
@@ -22,7 +24,7 @@ type revocationList struct {
 // newRevocations verifies the lists. Of several that a CA has signed the newest
 // counts.
 func newRevocations(lists []*x509.RevocationList, cas []*x509.Certificate) (*revocations, error) {
-	r := &revocations{lists: make(map[string]*revocationList)}
+	r := &revocations{lists: make(map[string]*revocationList), above: signers(cas)}
 	var errs []error
 	for _, l := range lists {
 		issuer, err := issuerOf(l, cas)
@@ -87,12 +89,40 @@ func issuerKey(ca *x509.Certificate) string {
 	return string(ca.RawSubject) + "\x00" + string(ca.RawSubjectPublicKeyInfo)
 }
 
+// signers returns the CA that signed each one, where that is among them.
+func signers(cas []*x509.Certificate) map[string]*x509.Certificate {
+	above := make(map[string]*x509.Certificate)
+	for _, c := range cas {
+		for _, by := range cas {
+			if bytes.Equal(c.RawIssuer, by.RawSubject) && issuerKey(c) != issuerKey(by) && c.CheckSignatureFrom(by) == nil {
+				above[string(c.Raw)] = by
+				break
+			}
+		}
+	}
+	return above
+}
+
+// whole returns chain up to its root. crypto/x509 ends one at whatever client CA
+// it comes to first, and nobody would ask whether that was revoked.
+func (r *revocations) whole(chain []*x509.Certificate) []*x509.Certificate {
+	chain = slices.Clip(chain)
+	for range r.above { // CAs may have signed each other
+		by := r.above[string(chain[len(chain)-1].Raw)]
+		if by == nil {
+			break
+		}
+		chain = append(chain, by)
+	}
+	return chain
+}
+
 // admit returns nil when nobody in one of the chains was revoked, as current
 // lists say. What no list says is not taken for granted.
 func (r *revocations) admit(chains [][]*x509.Certificate, now time.Time) error {
 	var first error
 	for _, chain := range chains {
-		err := r.admitChain(chain, now)
+		err := r.admitChain(r.whole(chain), now)
 		if err == nil {
 			return nil
 		}
