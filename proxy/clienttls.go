@@ -141,6 +141,12 @@ func (g *greeting) refusal(err error) *refusal {
 		return denial(policy.ReasonMalformedHello, err)
 	}
 	r := classify(err)
+	if g.left < 0 { // the client has done its part
+		if r.outcome == flow.OutcomeDestinationUnavailable {
+			r.outcome = flow.OutcomeInternalError
+		}
+		return r
+	}
 	r.endedBy = flow.EndedByClient
 	switch r.outcome {
 	case flow.OutcomeTLSAlertReceived:

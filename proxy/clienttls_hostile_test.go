@@ -5,9 +5,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -40,5 +43,16 @@ func TestHostileCertificateWithoutKey(t *testing.T) {
 				t.Errorf("recorded as %s: %s", rec.Outcome, rec.Error)
 			}
 		})
+	}
+}
+
+// TestHostileNoPairIsNoFaultOfTheClients: what goes wrong behind a handshake says
+// nothing about credentials.
+func TestHostileNoPairIsNoFaultOfTheClients(t *testing.T) {
+	g := &greeting{left: -1, asks: true, agreed: true}
+	for _, err := range []error{errors.New("others take every connection"), unix.EADDRINUSE, unix.EMFILE} {
+		if r := g.refusal(fmt.Errorf("a pair of sockets: %w", err)); r.outcome != flow.OutcomeInternalError || r.denied || r.endedBy != "" {
+			t.Errorf("%v: %s by %q", err, r.outcome, r.endedBy)
+		}
 	}
 }
