@@ -20,12 +20,15 @@ const connectTries = 3
 func (l *loop) connect(ctx context.Context, addr netip.AddrPort, vet vetFunc) (endpoint, error) {
 	for try := 1; ; try++ {
 		s, err := l.connectOnce(ctx, addr, vet)
-		switch {
-		case err == nil && try < connectTries && s.meetsItself():
+		itself := err == nil && s.meetsItself()
+		if itself {
 			_ = s.Close() // nobody has used it
+			err = os.NewSyscallError("connect", unix.ECONNREFUSED)
+		}
+		switch {
 		case err == nil:
 			return s, nil
-		case try == connectTries || !errors.Is(err, unix.EADDRNOTAVAIL):
+		case try == connectTries || !itself && !errors.Is(err, unix.EADDRNOTAVAIL):
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
 		}
 	}

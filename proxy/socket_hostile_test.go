@@ -2,16 +2,22 @@ package proxy
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
@@ -166,4 +172,157 @@ func TestHostileBlockedRecorderKeepsNoListener(t *testing.T) {
 	})
 	r.Cut()
 	<-r.done
+}
+
+// bareFuse is a fuse for origins that are bare sockets: no dialler of the test's
+// tells that it has dialled.
+type bareFuse struct{ *fuse }
+
+func (f bareFuse) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	f.dialled.Store(name == boom)
+	return f.fuse.Lookup(ctx, name)
+}
+
+// TestHostilePanicsWithBareOrigins: whatever panics around a bare origin, it is
+// closed, nothing waits for it, and the connection beside goes on.
+func TestHostilePanicsWithBareOrigins(t *testing.T) {
+	for _, stage := range []string{"reconsider", "opened", "closed"} {
+		for _, protocol := range []string{"tcp", "tls"} {
+			t.Run(stage+", "+protocol, func(t *testing.T) {
+				port := tcpOrigin(t, answerOnce)
+				r := newRig(t, allow(protocol, port, boom))
+				f := bareFuse{&fuse{Decider: r.policy, Resolver: r.resolver, Recorder: r.events, stage: stage}}
+				r.deps.Decider, r.deps.Resolver, r.deps.Recorder = f, f, f
+				r.resolver.set(boom, "127.0.0.1")
+				r.dial().Close() // the loops are there from the first on
+				waitFor(t, func() bool { return r.Active() == 0 && r.watchesNothing() })
+				before := countDescriptors(t)
+				for range 5 {
+					c := r.send(fmt.Sprintf("CONNECT %s:%d HTTP/1.1\r\n\r\n", boom, port))
+					head := make([]byte, 12)
+					if _, err := io.ReadFull(c, head); err == nil && strings.HasSuffix(string(head), " 200") {
+						c.Write(hostileHello(t, boom))
+						c.CloseWrite()
+					}
+					_, _ = io.Copy(io.Discard, c) // however it ends, as long as it does
+					c.Close()
+				}
+				waitFor(t, func() bool { return r.Active() == 0 && r.watchesNothing() && len(r.live2().list()) == 0 })
+				waitFor(t, func() bool { return countDescriptors(t) <= before })
+				if f.blown.Load() == 0 {
+					t.Error("nothing panicked")
+				}
+			})
+		}
+	}
+}
+
+// patientOrigin echoes, and outlives that it can accept nobody.
+func patientOrigin(t *testing.T) (port int) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			switch {
+			case errors.Is(err, net.ErrClosed):
+				return
+			case err != nil:
+				pause(10 * time.Millisecond)
+				continue
+			}
+			wg.Go(func() {
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				echo(c.(*net.TCPConn))
+			})
+		}
+	})
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// TestHostileFewDescriptors: a tunnel between a client of package net's and a bare
+// origin begins when the process has hardly a descriptor left. It may have to wait
+// for one, and then carries what it has to, or it is refused; nothing is lost.
+func TestHostileFewDescriptors(t *testing.T) {
+	for free := 1; free <= 7; free++ {
+		t.Run(fmt.Sprintf("%d free", free), func(t *testing.T) {
+			port := patientOrigin(t)
+			h := newHouse(t, tls.NoClientCert)
+			r := tcpRig(t, port, h.speaks)
+			first, _ := h.tunnel(r, port) // whatever opens files once has
+			first.Close()
+			waitFor(t, func() bool { return r.Active() == 0 })
+			c, _ := h.tlsTo(r)
+			before := countDescriptors(t)
+			restore := exhaust(t, free)
+			fmt.Fprintf(c, "CONNECT origin.test:%d HTTP/1.1\r\nHost: origin.test\r\n\r\n", port)
+			time.AfterFunc(300*time.Millisecond, restore)
+			head := make([]byte, 12)
+			_, err := io.ReadFull(c, head)
+			if err == nil && strings.HasSuffix(string(head), " 200") {
+				skipHead(c)
+				io.WriteString(c, "through")
+				got := make([]byte, 7)
+				if _, err := io.ReadFull(c, got); err != nil || string(got) != "through" {
+					t.Errorf("%q, %v", got, err)
+				}
+			}
+			t.Logf("%q, %v", head, err)
+			c.Close()
+			restore()
+			waitFor(t, func() bool { return r.Active() == 0 && r.watchesNothing() })
+			defer func() {
+				if t.Failed() {
+					listHeld(t, 0, before)
+				}
+			}()
+			waitFor(t, func() bool { return countDescriptors(t) <= before })
+		})
+	}
+}
+
+// TestHostileSelfConnect: where nobody listens at a port that the kernel also
+// gives away, it may connect a socket to itself, each time. That is no origin.
+func TestHostileSelfConnect(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.9.8.7:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := addrPortOf(ln.Addr())
+	ln.Close()
+	sockets := func() map[int]bool {
+		found := make(map[int]bool)
+		all, _ := os.ReadDir("/proc/self/fd")
+		for _, e := range all {
+			fd, _ := strconv.Atoi(e.Name())
+			if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(to, "socket:") {
+				found[fd] = true
+			}
+		}
+		return found
+	}
+	s, _ := socketPair(t)
+	before, tries := sockets(), 0
+	e, err := s.loop.connect(t.Context(), at, func(netip.AddrPort) error {
+		tries++
+		for fd := range sockets() {
+			if !before[fd] {
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+				return unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}) // as the kernel may
+			}
+		}
+		return errors.New("no socket")
+	})
+	if err == nil {
+		e.Close()
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) || tries != connectTries {
+		t.Errorf("after %d tries: %v", tries, err)
+	}
 }
