@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -198,8 +199,10 @@ func TestBalancers(t *testing.T) {
 const principalRules = `
   - {name: web, hosts: [allowed.example.test], sources: [payments], resolves_to: [127.0.0.0/8]}
   - {name: plain, hosts: [allowed.example.test], sources: [payments], protocol: http, resolves_to: [127.0.0.0/8]}
+  - {name: batch, hosts: [batch.example.test], sources: [batch], resolves_to: [127.0.0.0/8]}
 sources:
   - {name: payments, principals: [payments]}
+  - {name: batch, principals: [batch]}
 `
 
 // TestCredentials has clients prove who they are, each in its own way.
@@ -209,6 +212,7 @@ func TestCredentials(t *testing.T) {
 	w.origin("allowed.example.test", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(rw, "welcome, and %q came along", r.Header["Proxy-Authorization"])
 	}))
+	w.origin("batch.example.test", nil)
 	const first, second, batch = "first-0123456789abcdef", "second-0123456789abcdef", "batch-0123456789abcdef"
 	secret := filepath.Join(w.dir, "secret")
 	writeFile(t, secret, first+"\n")
@@ -277,9 +281,28 @@ class Ask {
 		is(r.allowed(site, "http"), "payments")
 	})
 
+	// Who stands on a secret that is replaced is cut, and who does not is not.
+	as := func(user, password string) string {
+		return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + "\r\n"
+	}
+	open, other := r.tunnel(w, site, as("payments", first)), r.tunnel(w, "batch.example.test", as("batch", batch))
+	for _, tu := range []*tunnel{open, other} {
+		tu.send(t, "/")
+		tu.receive(t)
+	}
 	writeFile(t, secret, second)
 	r.signal(syscall.SIGHUP)
-	r.awaitLog("credentials reloaded")
+	r.awaitLog("callers are cut whose secret or certificate was withdrawn")
+	if _, err := open.in.ReadByte(); !wasCut(err) {
+		t.Errorf("the tunnel is not cut: %v", err)
+	}
+	if l := r.endedVia(site, "connect"); l.Sallyport.EndedBy != "policy" || l.User.Name != "payments" {
+		t.Errorf("%s", l.text)
+	}
+	other.send(t, "/")
+	other.receive(t)
+	_ = other.conn.Close()
+	is(r.allowed("batch.example.test", "connect"), "batch")
 	curl("-U", "payments:"+second, "https://"+site+"/").succeeds(t, welcome)
 	is(r.allowed(site, "connect"), "payments")
 	curl("-U", "payments:"+first, "https://"+site+"/").fails(t, "407")

@@ -176,7 +176,7 @@ type tunnel struct {
 	host string
 }
 
-func (r *rig) tunnel(w *world, host string) *tunnel {
+func (r *rig) tunnel(w *world, host string, fields ...string) *tunnel {
 	r.t.Helper()
 	c, err := r.dial(r.t.Context())
 	if err != nil {
@@ -186,7 +186,7 @@ func (r *rig) tunnel(w *world, host string) *tunnel {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		r.t.Fatal(err)
 	}
-	fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", host)
+	fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n%s\r\n", host, strings.Join(fields, ""))
 	// Byte by byte: what follows the head is TLS's.
 	head := make([]byte, 0, 64)
 	for !strings.HasSuffix(string(head), "\r\n\r\n") {

@@ -167,8 +167,15 @@ func TestTLSListener(t *testing.T) {
 			t.Errorf("the log says %v", said)
 		}
 	}
+	open := h.stay(t, payments, paymentsKey, site)
 	h.revoke(101)
 	reload("the listener's TLS is reloaded")
+	if _, err := open.Read(make([]byte, 1)); !wasCut(err) {
+		t.Errorf("the tunnel of a certificate that was revoked is not cut: %v", err)
+	}
+	if l := h.endedVia(site, "connect"); l.Sallyport.EndedBy != "policy" || l.User.Name != "payments" {
+		t.Errorf("%s", l.text)
+	}
 	curl(payments, paymentsKey, "https://"+site+"/").fails(t, "bad certificate")
 	if l := h.denied("", "unknown", "credentials"); !strings.Contains(l.Error.Message, "was revoked") {
 		t.Errorf("the record says %s", l.Error.Message)
@@ -177,6 +184,7 @@ func TestTLSListener(t *testing.T) {
 	curl(again, againKey, "https://"+site+"/").succeeds(t, "welcome")
 	is(h.allowed(site, "connect"), "payments")
 
+	open = h.stay(t, again, againKey, site)
 	h.clients = newWorld(t)
 	text, err := os.ReadFile(h.clients.caFile)
 	if err != nil {
@@ -192,6 +200,12 @@ func TestTLSListener(t *testing.T) {
 	is(h.allowed(site, "connect"), "payments")
 	h.revoke()
 	reload("the listener's TLS is reloaded")
+	if _, err := open.Read(make([]byte, 1)); !wasCut(err) {
+		t.Errorf("the tunnel of a CA that was replaced is not cut: %v", err)
+	}
+	if l := h.endedVia(site, "connect"); l.Sallyport.EndedBy != "policy" {
+		t.Errorf("%s", l.text)
+	}
 	curl(again, againKey, "https://"+site+"/").fails(t, "unknown ca")
 	h.denied("", "unknown", "credentials")
 	anew, anewKey := h.clients.clientCertificate(101, "payments")
@@ -299,4 +313,28 @@ https.request({host, port, ca, cert, key, servername: host, path: "http://allowe
 		outer.Close()
 		passed("tls")
 	})
+}
+
+// stay makes a tunnel with a certificate, and leaves it open.
+func (h *tlsHouse) stay(t *testing.T, cert, key, site string) net.Conn {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer, err := tls.Dial("tcp", h.addr, &tls.Config{ServerName: h.host, RootCAs: h.w.roots, Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { outer.Close() })
+	_ = outer.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(outer, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", site)
+	if err := readAnswer(outer); err != nil {
+		t.Fatal(err)
+	}
+	inner := tls.Client(outer, &tls.Config{ServerName: site, RootCAs: h.w.roots})
+	if err := inner.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return inner
 }

@@ -21,14 +21,15 @@ type attempt struct {
 	opened   bool
 	ended    bool
 
-	tolerated bool // see tolerate
+	tolerated bool          // see tolerate
+	proofs    []func() bool // that its principal rests on
 }
 
 // newAttempt begins an attempt on c. Its clock starts when c was accepted, or
 // now for a further request on a kept connection.
 func (s *Server) newAttempt(c *conn, via policy.Via, start time.Time) *attempt {
 	return &attempt{
-		s: s, bridge: c.bridge,
+		s: s, bridge: c.bridge, proofs: c.proofs,
 		rec: flow.Record{
 			ID:       s.deps.NewID(),
 			Start:    start,

@@ -97,7 +97,10 @@ func (c *conn) greet(ctx context.Context, g *greeting) (*tls.Conn, error) {
 	g.left = -1
 	// Not before: the certificate is judged first, and then that its key is the
 	// client's, too.
-	c.source.Principal = principal
+	if c.source.Principal = principal; principal != "" {
+		certs, at := outer.ConnectionState().PeerCertificates, time.Now()
+		c.proofs = []func() bool{func() bool { return c.listener.TLS.Stands(certs, at) }}
+	}
 	return outer, c.tcp.SetDeadline(time.Time{}) //nolint:wrapcheck // likewise
 }
 

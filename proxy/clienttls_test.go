@@ -98,6 +98,9 @@ func (h *house) Principal(state *tls.ConnectionState) (string, error) {
 	return state.PeerCertificates[0].Subject.CommonName, nil
 }
 
+// Stands implements [ClientTLS].
+func (h *house) Stands([]*x509.Certificate, time.Time) bool { return h.refuse.Load() == nil }
+
 // speaks is an option for newRig.
 func (h *house) speaks(c *Config) { c.Listeners[0].TLS = h }
 
@@ -213,11 +216,11 @@ func TestClientTLSAndCredentials(t *testing.T) {
 
 type passwords map[string]string
 
-func (p passwords) Authenticate(_ context.Context, _ policy.Source, user, password string) string {
+func (p passwords) Authenticate(_ context.Context, _ policy.Source, user, password string) (string, func() bool) {
 	if want, ok := p[user]; ok && want == password {
-		return user
+		return user, nil
 	}
-	return ""
+	return "", nil
 }
 
 func (p passwords) Knows(user string) bool { _, ok := p[user]; return ok }

@@ -44,9 +44,10 @@ type conn struct {
 	source        policy.Source // who is calling; a tunnel's principal, too, once it has proven itself
 	counted       caller        // by admission
 	over          over
-	known         bool    // identify has been asked
-	returned      bool    // it is one of the proxy's own (see sent)
-	bridge        *bridge // to the client, where its TLS ends here
+	proofs        []func() bool // that source's principal rests on
+	known         bool          // identify has been asked
+	returned      bool          // it is one of the proxy's own (see sent)
+	bridge        *bridge       // to the client, where its TLS ends here
 	releaseOnce   sync.Once
 }
 

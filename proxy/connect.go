@@ -121,7 +121,7 @@ func (f *front) admitConnect(a *attempt, r *http.Request, h *httpConn) *refusal 
 	if refused := a.authenticate(r); refused != nil {
 		return refused
 	}
-	h.c.source.Principal = a.query.Source.Principal // of all that the tunnel carries
+	h.c.source.Principal, h.c.proofs = a.query.Source.Principal, a.proofs // of all that the tunnel carries
 	return a.decide()
 }
 

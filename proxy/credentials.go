@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/sallyport/sallyport/policy"
 )
@@ -27,7 +28,7 @@ func (a *attempt) authenticate(r *http.Request) *refusal {
 	if !ok {
 		return denial(policy.ReasonCredentials, errors.New("the proxy credentials are not of the Basic scheme (RFC 7617)"))
 	}
-	principal := a.s.deps.Authenticator.Authenticate(r.Context(), a.query.Source, user, password)
+	principal, stands := a.s.deps.Authenticator.Authenticate(r.Context(), a.query.Source, user, password)
 	if principal == "" && password == "" { // then it may stand in place of the user
 		return denial(policy.ReasonCredentials, errors.New("the proxy credentials have no password (http://NAME:TOKEN@HOST has one)"))
 	}
@@ -41,5 +42,8 @@ func (a *attempt) authenticate(r *http.Request) *refusal {
 		return denial(policy.ReasonCredentials, fmt.Errorf("the proxy credentials are those of %.64q, and the client's certificate names %.255q", principal, proven))
 	}
 	a.query.Source.Principal, a.rec.Principal = principal, principal
+	if stands != nil {
+		a.proofs = append(slices.Clip(a.proofs), stands)
+	}
 	return nil
 }

@@ -48,6 +48,8 @@ type flight struct {
 	meter  *meter                  // nil without a budget
 	over   atomic.Pointer[overrun] // the budget for which it was cut
 
+	proofs []func() bool // the attempt's
+
 	learning  atomic.Bool // it was last decided in report mode
 	tolerated atomic.Bool // it carries what its rule does not allow, see attempt.tolerate
 }
@@ -126,18 +128,19 @@ func (a *attempt) takeOff(client, origin endpoint) *flight {
 	return f
 }
 
-// reconsider cuts f if another policy than the one that decided denies it.
+// reconsider cuts f if another policy than the one that decided denies it, or
+// what its principal rests on was withdrawn meanwhile.
 func (a *attempt) reconsider(f *flight) {
 	s := a.s
 	f.tolerated.Store(a.tolerated)
-	if s.cfg.CutDenied && s.deps.Decider.Version() != a.rec.PolicyVersion && f.denied(s.deps.Decider, time.Now()) {
+	if s.cfg.CutDenied && (f.unfounded() || s.deps.Decider.Version() != a.rec.PolicyVersion && f.denied(s.deps.Decider, time.Now())) {
 		f.cut(flow.EndedByPolicy)
 	}
 }
 
 // take registers a's flight on client; the caller gives it back with land.
 func (l *live) take(a *attempt, client, origin endpoint) *flight {
-	f := &flight{query: a.query, client: client, server: origin, since: time.Now(), meter: a.meter}
+	f := &flight{query: a.query, client: client, server: origin, since: time.Now(), meter: a.meter, proofs: a.proofs}
 	f.learning.Store(a.decision.Mode == policy.Report)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -219,7 +222,23 @@ func (l *live) dress(c *conn, tcp *net.TCPConn) {
 func (l *live) cutDenied(decider Decider, now time.Time) int {
 	n := 0
 	for _, f := range l.list() {
-		if f.denied(decider, now) && f.cut(flow.EndedByPolicy) {
+		if (f.unfounded() || f.denied(decider, now)) && f.cut(flow.EndedByPolicy) {
+			n++
+		}
+	}
+	return n
+}
+
+// unfounded reports whether f's principal could not prove any more who it is.
+func (f *flight) unfounded() bool {
+	return slices.ContainsFunc(f.proofs, func(stands func() bool) bool { return !stands() })
+}
+
+// cutUnfounded ends the flights of such principals, and returns how many.
+func (l *live) cutUnfounded() int {
+	n := 0
+	for _, f := range l.list() {
+		if f.unfounded() && f.cut(flow.EndedByPolicy) {
 			n++
 		}
 	}

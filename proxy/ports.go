@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net/netip"
 	"time"
 
@@ -42,8 +43,9 @@ type Identifier interface {
 // Authenticator checks proxy credentials (RFC 9110, section 11.7).
 type Authenticator interface {
 	// Authenticate returns the principal that user proves to be with password, ""
-	// when it proves nothing. It throttles those that guess.
-	Authenticate(ctx context.Context, source policy.Source, user, password string) (principal string)
+	// when it proves nothing, and what reports, at any later time, whether it would
+	// be proven still; nil: always. It throttles those that guess.
+	Authenticate(ctx context.Context, source policy.Source, user, password string) (principal string, stands func() bool)
 	// Knows reports whether there is such a principal: what is none's name is not
 	// written down, for it may be a secret in the place of one.
 	Knows(user string) bool
@@ -61,6 +63,10 @@ type ClientTLS interface {
 	// has verified by Config; "" where it has shown none. An error refuses the
 	// client.
 	Principal(*tls.ConnectionState) (string, error)
+	// Stands reports whether a client that Principal has named at that time, and
+	// that has shown these certificates, its own first, would be named still: none
+	// was revoked, nor their CA given up. That they expire meanwhile is no matter.
+	Stands(certs []*x509.Certificate, at time.Time) bool
 }
 
 // Recorder receives what becomes of each attempt. Observe may be called from

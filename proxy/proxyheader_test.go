@@ -157,11 +157,11 @@ func (f fixedIdentity) Identify(_ context.Context, s policy.Source) policy.Sourc
 
 type fixedCredentials struct{}
 
-func (fixedCredentials) Authenticate(_ context.Context, _ policy.Source, user, password string) string {
+func (fixedCredentials) Authenticate(_ context.Context, _ policy.Source, user, password string) (string, func() bool) {
 	if user == "payments" && password == "open:sesame" {
-		return "payments"
+		return "payments", nil
 	}
-	return ""
+	return "", nil
 }
 
 func (fixedCredentials) Knows(user string) bool { return user == "payments" }

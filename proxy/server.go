@@ -24,8 +24,8 @@ type Config struct {
 	Listeners []ListenerConfig
 	Timeouts  Timeouts
 	Limits    Limits
-	// CutDenied ends, on [Server.PolicyChanged], the attempts under way that
-	// the new policy denies.
+	// CutDenied ends, on [Server.PolicyChanged] and [Server.CredentialsChanged],
+	// the attempts under way that would be denied now.
 	CutDenied bool
 	// CA signs the certificates that inspected connections show to their clients;
 	// it holds its private key. nil: what must be inspected is refused.
@@ -249,6 +249,16 @@ func (s *Server) PolicyChanged() int {
 		return 0
 	}
 	return s.live.cutDenied(s.deps.Decider, time.Now())
+}
+
+// CredentialsChanged tells the server that its Authenticator or a listener's
+// ClientTLS now asks for other proofs: with Config.CutDenied every attempt under
+// way whose principal could not give them is ended. It returns how many were.
+func (s *Server) CredentialsChanged() int {
+	if !s.cfg.CutDenied {
+		return 0
+	}
+	return s.live.cutUnfounded()
 }
 
 // Counts are a server's connections so far.

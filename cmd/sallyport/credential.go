@@ -110,10 +110,11 @@ func (c *credentials) authenticator() proxy.Authenticator {
 
 // reload reads the secrets again: all of them when asked, else those whose
 // time has come. One that cannot be read stays as it was, and holds up no other:
-// whose secret it is could otherwise keep everybody's from being withdrawn.
-func (c *credentials) reload(ctx context.Context, asked bool) {
+// whose secret it is could otherwise keep everybody's from being withdrawn. It
+// reports whether any is another now.
+func (c *credentials) reload(ctx context.Context, asked bool) bool {
 	if c == nil {
-		return
+		return false
 	}
 	changed, err := c.read(ctx, asked)
 	switch {
@@ -129,6 +130,7 @@ func (c *credentials) reload(ctx context.Context, asked bool) {
 		}
 	}
 	c.refused = text
+	return len(changed) > 0
 }
 
 // read brings the secrets up to date and returns whose have changed. One that

@@ -119,7 +119,8 @@ func TestCredentials(t *testing.T) {
 	}
 	is := func(user, password string) bool {
 		source := policy.Source{Addr: netip.MustParseAddr("192.0.2.1"), VPCEndpoint: user + password} // no throttling between questions
-		return c.authenticator().Authenticate(context.Background(), source, user, password) == user
+		got, _ := c.authenticator().Authenticate(context.Background(), source, user, password)
+		return got == user
 	}
 	if !is("payments", secretOf("first")) || !is("batch", secretOf("batch")) || is("payments", secretOf("batch")) {
 		t.Error("the wrong secrets are in force")
@@ -243,8 +244,8 @@ func TestHostileSecret(t *testing.T) {
 			want         bool
 		}{{"ours", what, true}, {"ours", "leaked", false}, {"theirs", "theirs", true}} {
 			source := policy.Source{Addr: netip.MustParseAddr("192.0.2.1"), VPCEndpoint: what + tt.secret} // no throttling between questions
-			if got := c.authenticator().Authenticate(t.Context(), source, tt.user, secretOf(tt.secret)) != ""; got != tt.want {
-				t.Errorf("%s: the secret %q of %s: accepted %v", what, tt.secret, tt.user, got)
+			if got, _ := c.authenticator().Authenticate(t.Context(), source, tt.user, secretOf(tt.secret)); (got != "") != tt.want {
+				t.Errorf("%s: the secret %q of %s: accepted %v", what, tt.secret, tt.user, !tt.want)
 			}
 		}
 	}

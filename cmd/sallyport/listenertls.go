@@ -125,17 +125,19 @@ func (l *loaded) tlsListeners(ctx context.Context, log zerolog.Logger) (tlsListe
 	return all, errors.Join(errs...)
 }
 
-// reload reads again what has changed, and says what expires.
-func (all tlsListeners) reload(ctx context.Context, asked bool) {
+// reload reads again what has changed, and says what expires. It reports whether
+// anything is another now.
+func (all tlsListeners) reload(ctx context.Context, asked bool) (changed bool) {
 	for _, t := range all {
 		if t != nil {
-			t.reload(ctx, asked)
+			changed = t.reload(ctx, asked) || changed
 			t.warn(time.Now())
 		}
 	}
+	return changed
 }
 
-func (t *tlsListener) reload(ctx context.Context, asked bool) {
+func (t *tlsListener) reload(ctx context.Context, asked bool) (changed bool) {
 	err := t.read(ctx, asked)
 	if err == nil && t.sum() != t.digest && !asked {
 		// Several files belong together, and each may be written in pieces.
@@ -143,13 +145,13 @@ func (t *tlsListener) reload(ctx context.Context, asked bool) {
 		select {
 		case <-time.After(settle):
 		case <-ctx.Done():
-			return
+			return false
 		}
 		if err = t.read(ctx, false); err == nil && t.sum() != old {
-			return // another look will come
+			return false // another look will come
 		}
 	}
-	changed := t.sum() != t.digest
+	changed = t.sum() != t.digest
 	if err == nil && changed {
 		err = t.load(time.Now())
 	}
@@ -159,7 +161,7 @@ func (t *tlsListener) reload(ctx context.Context, asked bool) {
 			t.log.Error().Str(logging.FieldListener, t.name).Err(err).Msg("the listener's TLS is refused, the one in force stays")
 		}
 		t.status.fail(err)
-		return
+		return false
 	}
 	if t.refused = ""; changed {
 		t.log.Info().Str(logging.FieldListener, t.name).Str("until", t.status.text()).Msg("the listener's TLS is reloaded")
@@ -167,6 +169,7 @@ func (t *tlsListener) reload(ctx context.Context, asked bool) {
 		t.log.Info().Str(logging.FieldListener, t.name).Msg("the listener's TLS is unchanged")
 	}
 	t.status.fail(nil)
+	return changed
 }
 
 // read brings the texts up to date, all of them or none: files always, others

@@ -183,8 +183,12 @@ func letsThrough(p *policy.Policy) bool {
 
 // reloadAlso reads again what else is read from where the configuration says.
 func (d *daemon) reloadAlso(ctx context.Context, asked bool) {
-	d.credentials.reload(ctx, asked)
-	d.tls.reload(ctx, asked)
+	secrets, certificates := d.credentials.reload(ctx, asked), d.tls.reload(ctx, asked)
+	if secrets || certificates {
+		if cut := d.proxy.CredentialsChanged(); cut > 0 {
+			d.log.Info().Int("cut", cut).Msg("callers are cut whose secret or certificate was withdrawn")
+		}
+	}
 	d.rereadToken(ctx, asked)
 	d.advice.say()
 }

@@ -56,7 +56,7 @@ func startReloader(t *testing.T, every time.Duration) *rig {
 		admit: (&loaded{}).admit,
 		pause: func() time.Duration { return every }, asked: r.asked, live: r.live, metrics: &r.metrics, log: zerolog.New(&r.log),
 		swapped: func() int { r.swaps++; return 0 },
-		also:    (*credentials)(nil).reload,
+		also:    func(context.Context, bool) {},
 		keep:    (&daemon{}).remember,
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -81,6 +82,23 @@ func (c *ClientTLS) Set(m TLSMaterial) error {
 
 // Config implements proxy.ClientTLS.
 func (c *ClientTLS) Config() *tls.Config { return c.current.Load().config }
+
+// Stands implements proxy.ClientTLS.
+func (c *ClientTLS) Stands(certs []*x509.Certificate, at time.Time) bool {
+	now := c.current.Load()
+	if now.config.ClientCAs == nil {
+		return false
+	}
+	opts := x509.VerifyOptions{
+		Roots: now.config.ClientCAs, Intermediates: x509.NewCertPool(), CurrentTime: at,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, i := range certs[1:] {
+		opts.Intermediates.AddCert(i)
+	}
+	chains, err := certs[0].Verify(opts)
+	return err == nil && (now.lists == nil || slices.ContainsFunc(chains, now.lists.clears))
+}
 
 // Principal implements proxy.ClientTLS: the client's certificate was verified,
 // must not have been revoked, and must have a name; see [CertificateName].

@@ -173,6 +173,51 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
+// TestClientTLSStands: an open connection stands on its certificate for as long
+// as the CA is trusted and no list names it, whatever has expired.
+func TestClientTLSStands(t *testing.T) {
+	root, below, other := newCA(t, "root", nil), (*ca)(nil), newCA(t, "other", nil)
+	below = newCA(t, "below", root)
+	leaf, _ := below.sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	now := time.Now()
+	lists := func(of ...*x509.RevocationList) []*x509.RevocationList { return of }
+	for name, tt := range map[string]struct {
+		cas   []*x509.Certificate
+		check bool
+		lists []*x509.RevocationList
+		want  bool
+	}{
+		"as it was":                {cas: []*x509.Certificate{root.cert}, want: true},
+		"with another CA":          {cas: []*x509.Certificate{other.cert, root.cert}, want: true},
+		"the CA is replaced":       {cas: []*x509.Certificate{other.cert}},
+		"nobody is asked any more": {},
+		"lists that do not name it": {
+			cas: []*x509.Certificate{root.cert, below.cert}, check: true, want: true, lists: lists(root.crl(now, nil, 8), below.crl(now, nil, 8)),
+		},
+		"lists that came later, and expired": {
+			cas: []*x509.Certificate{root.cert, below.cert}, check: true, want: true, lists: lists(root.crl(now.Add(time.Minute), nil), below.crl(now.Add(-9*time.Hour), nil)),
+		},
+		"it is revoked": {
+			cas: []*x509.Certificate{root.cert, below.cert}, check: true, lists: lists(root.crl(now, nil), below.crl(now, nil, 7)),
+		},
+		"its CA is revoked": {
+			cas: []*x509.Certificate{root.cert}, check: true, lists: lists(root.crl(now, nil, below.cert.SerialNumber.Int64())),
+		},
+		"a CA without a list": {cas: []*x509.Certificate{root.cert, below.cert}, check: true, lists: lists(root.crl(now, nil))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := NewClientTLS(TLSMaterial{ClientCAs: tt.cas, CheckRevoked: tt.check, Revoked: tt.lists})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.now = func() time.Time { return now.Add(48 * time.Hour) }
+			if got := c.Stands([]*x509.Certificate{leaf, below.cert}, now); got != tt.want {
+				t.Errorf("it stands: %v", got)
+			}
+		})
+	}
+}
+
 // TestClientTLSSet: what is not acceptable changes nothing.
 func TestClientTLSSet(t *testing.T) {
 	root := newCA(t, "root", nil)

@@ -106,9 +106,9 @@ func (c *Credentials) hash(secret []byte) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// Authenticate returns user when password is its secret, else "". It takes the
-// same time for a principal that there is as for one that there is not.
-func (c *Credentials) Authenticate(_ context.Context, source policy.Source, user, password string) (principal string) {
+// Authenticate implements proxy.Authenticator: user is proven when password is
+// its secret, for as long as it is. It takes the same time for a principal that there is as for one that there is not.
+func (c *Credentials) Authenticate(_ context.Context, source policy.Source, user, password string) (principal string, stands func() bool) {
 	given := c.hash([]byte(password))
 	g := guess{addr: source.Addr, endpoint: source.VPCEndpoint, user: user}
 	c.mu.Lock()
@@ -122,16 +122,24 @@ func (c *Credentials) Authenticate(_ context.Context, source policy.Source, user
 	}
 	switch {
 	case !known: // nothing can be guessed, and whatever it is called is not kept
-		return ""
+		return "", nil
 	case f.n >= failuresAllowed: // right or not: else it could go on guessing
-		return ""
+		return "", nil
 	case right:
 		delete(c.failures, g)
-		return user
+		return user, func() bool { return c.stands(user, want) }
 	}
 	c.failures[g] = failure{n: f.n + 1, last: now}
 	c.forgetLocked(now)
-	return ""
+	return "", nil
+}
+
+// stands reports whether the hash is still that of user's secret.
+func (c *Credentials) stands(user string, hash [sha256.Size]byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, ok := c.hashes[user]
+	return ok && now == hash
 }
 
 // Knows implements proxy.Authenticator.

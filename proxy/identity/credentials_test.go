@@ -35,7 +35,7 @@ func TestCredentials(t *testing.T) {
 		"another case":        {"Payments", secret, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := credentials(t).Authenticate(t.Context(), from("10.0.0.1"), tt.user, tt.password); got != tt.want {
+			if got, _ := credentials(t).Authenticate(t.Context(), from("10.0.0.1"), tt.user, tt.password); got != tt.want {
 				t.Errorf("got %q", got)
 			}
 		})
@@ -51,12 +51,43 @@ func TestCredentialsKnow(t *testing.T) {
 	}
 }
 
+// TestCredentialsStand: what was proven holds for as long as the secret is the
+// same, whatever becomes of others'.
+func TestCredentialsStand(t *testing.T) {
+	c := credentials(t)
+	_, stands := c.Authenticate(t.Context(), from("10.0.0.1"), "payments", secret)
+	for _, tt := range []struct {
+		name    string
+		secrets map[string]string
+		want    bool
+	}{
+		{"the same", map[string]string{"payments": secret, "billing": secret + "2"}, true},
+		{"another's is replaced", map[string]string{"payments": secret, "billing": secret + "3"}, true},
+		{"its own is replaced", map[string]string{"payments": secret + "3"}, false},
+		{"it is another's now", map[string]string{"billing": secret}, false},
+		{"there is nobody", nil, false},
+		{"all is as it was", map[string]string{"payments": secret}, true},
+	} {
+		all := make(map[string][]byte)
+		for name, text := range tt.secrets {
+			all[name] = []byte(text)
+		}
+		if err := c.Set(all); err != nil {
+			t.Fatal(err)
+		}
+		if stands() != tt.want {
+			t.Errorf("%s: %v", tt.name, !tt.want)
+		}
+	}
+}
+
 func TestCredentialsThrottle(t *testing.T) {
 	c := credentials(t)
 	now := time.Unix(1e9, 0)
 	c.now = func() time.Time { return now }
 	try := func(addr, user, password string) bool {
-		return c.Authenticate(t.Context(), from(addr), user, password) == user
+		got, _ := c.Authenticate(t.Context(), from(addr), user, password)
+		return got == user
 	}
 	for range failuresAllowed {
 		try("10.0.0.1", "payments", "wrong")
@@ -91,7 +122,7 @@ func TestCredentialsSet(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%v", err)
 			}
-			if c.Authenticate(t.Context(), from("10.0.0.1"), "payments", secret) != "payments" {
+			if got, _ := c.Authenticate(t.Context(), from("10.0.0.1"), "payments", secret); got != "payments" {
 				t.Error("the ones in force are gone")
 			}
 		})

@@ -133,6 +133,17 @@ func (r *revocations) admit(chains [][]*x509.Certificate, now time.Time) error {
 	return first
 }
 
+// clears reports whether the chain's CAs have lists, whatever their age, and
+// none in it was revoked.
+func (r *revocations) clears(chain []*x509.Certificate) bool {
+	for i, c := range chain[:len(chain)-1] {
+		if l := r.lists[issuerKey(chain[i+1])]; l == nil || l.serials[c.SerialNumber.String()] {
+			return false
+		}
+	}
+	return true
+}
+
 func (r *revocations) admitChain(chain []*x509.Certificate, now time.Time) error {
 	for i, c := range chain[:len(chain)-1] { // the last is a CA of our own choice
 		l := r.lists[issuerKey(chain[i+1])]
