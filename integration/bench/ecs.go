@@ -25,7 +25,7 @@ func runECS(addr string) error {
 		aws.Put(proxytest.ECSTask{ID: fmt.Sprintf("crowd%d", i), Service: "crowd", IPv4: fmt.Sprintf("10.77.%d.%d", i>>8, i&255), Created: born})
 	}
 	aws.Put(proxytest.ECSTask{ID: "caller", Service: "callers", IPv4: callerAddr, Created: born})
-	return http.ListenAndServe(addr, aws)
+	return (&http.Server{Addr: addr, Handler: aws, ReadHeaderTimeout: time.Minute}).ListenAndServe()
 }
 
 // startECS starts it.
