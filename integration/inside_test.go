@@ -21,7 +21,7 @@ const netnsMounts = "/run/netns"
 func inside(t *testing.T, ns string) func(func()) {
 	t.Helper()
 	var there, here *os.File
-	for path, f := range map[string]**os.File{filepath.Join(netnsMounts, ns): &there, "/proc/self/ns/net": &here} {
+	for path, f := range map[string]**os.File{filepath.Join(netnsMounts, ns): &there, "/proc/thread-self/ns/net": &here} {
 		var err error
 		if *f, err = os.Open(path); err != nil {
 			t.Fatal(err)

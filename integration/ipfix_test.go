@@ -223,7 +223,7 @@ func (nf *nfcapd) taken(also func() bool) {
 	nf.t.Helper()
 	local := fmt.Sprintf(" %08X:%04X 00000000:0000 07 00000000:00000000 ", wire.LittleEndian.Uint32(net.ParseIP(nf.addr).To4()), 4739)
 	for deadline := time.Now().Add(patience); ; {
-		table, err := os.ReadFile("/proc/net/udp")
+		table, err := os.ReadFile("/proc/thread-self/net/udp") // the first thread may be in a namespace (inside)
 		if err != nil {
 			nf.t.Fatal(err)
 		}
