@@ -155,12 +155,12 @@ func (t *tlsListener) reload(ctx context.Context, asked bool) (changed bool) {
 	if err == nil && changed {
 		err = t.load(time.Now())
 	}
+	t.status.fail(err) // who has read the log may look
 	if err != nil {
 		if text := err.Error(); asked || text != t.refused {
 			t.refused = text
 			t.log.Error().Str(logging.FieldListener, t.name).Err(err).Msg("the listener's TLS is refused, the one in force stays")
 		}
-		t.status.fail(err)
 		return false
 	}
 	if t.refused = ""; changed {
@@ -168,7 +168,6 @@ func (t *tlsListener) reload(ctx context.Context, asked bool) (changed bool) {
 	} else if asked {
 		t.log.Info().Str(logging.FieldListener, t.name).Msg("the listener's TLS is unchanged")
 	}
-	t.status.fail(nil)
 	return changed
 }
 
