@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -72,6 +73,12 @@ func TestHostileClientOfARevokedCA(t *testing.T) {
 				name, err := shake(t, c, tls.Certificate{Certificate: chain, PrivateKey: key})
 				if (err == nil) != tt.fine || tt.fine && name != "payments" {
 					t.Errorf("%q, %v", name, err)
+				}
+				// Whoever came before the list did stands no longer; a list that is
+				// merely old takes nothing back.
+				certs := []*x509.Certificate{leaf, below.cert}[:len(chain)]
+				if stands := tt.fine || strings.Contains(tt.name, "any more"); c.Stands(certs, time.Now()) != stands {
+					t.Errorf("it stands: %v", !stands)
 				}
 			})
 		}

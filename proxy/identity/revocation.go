@@ -136,6 +136,7 @@ func (r *revocations) admit(chains [][]*x509.Certificate, now time.Time) error {
 // clears reports whether the chain's CAs have lists, whatever their age, and
 // none in it was revoked.
 func (r *revocations) clears(chain []*x509.Certificate) bool {
+	chain = r.whole(chain)
 	for i, c := range chain[:len(chain)-1] {
 		if l := r.lists[issuerKey(chain[i+1])]; l == nil || l.serials[c.SerialNumber.String()] {
 			return false
