@@ -99,7 +99,7 @@ func (d *database) prepare(ctx context.Context, readOnly bool) error {
 		if err := d.read.QueryRowContext(ctx, "SELECT count(*) FROM change").Scan(&n); err != nil {
 			return fmt.Errorf("this is no history, or one that was never written: %w", err)
 		}
-		return nil
+		return d.known(ctx)
 	}
 	if d.engine == enginePostgres {
 		return d.lockedPostgres(ctx, d.migrate)
@@ -133,6 +133,23 @@ func (d *database) migrate(ctx context.Context) error {
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("bring the store up to date: %w", err)
+	}
+	return nil
+}
+
+// known reports a store as an error whose rows a later version may have given
+// another meaning.
+func (d *database) known(ctx context.Context) error {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	var current int64
+	if err := d.read.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&current); err != nil {
+		return fmt.Errorf("read the version of the store: %w", err)
+	}
+	if target := int64(len(files)); current > target { // they are numbered from 1 on
+		return fmt.Errorf("%w: version %d, this one knows %d", errNewer, current, target)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type Overlay struct {
 	RevokedBy     string `json:"revoked_by,omitempty"`
 	RevokedReason string `json:"revoked_reason,omitempty"`
 }
+
+// ErrThere is what an overlay ends in whose name an active one has.
+var ErrThere = errors.New("there is one of that name already")
 
 // ErrNotWritable is what a change of a store ends in that is only looked at.
 var ErrNotWritable = errors.New("the history was opened to be looked at only")
@@ -63,10 +67,19 @@ func (d *database) serialise(ctx context.Context, tx *transaction) error {
 }
 
 // AddOverlay keeps a document and tells all watchers; ID and At are the store's
-// to fill. It is the caller's to compile it first.
+// to fill. It is the caller's to compile it first. While one of its name is
+// active it is [ErrThere]: who revokes one must not leave another.
 func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o.ID, o.At, o.Revoked, o.RevokedBy, o.RevokedReason = flow.NewID(), s.cfg.Clock().UTC().Truncate(time.Microsecond), time.Time{}, "", ""
 	err := s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
+		if err := db.serialise(ctx, tx); err != nil {
+			return err
+		}
+		var active int64
+		err := tx.QueryRowContext(ctx, "SELECT count(*) FROM overlay WHERE name = $1 AND revoked_at = 0", o.Name).Scan(&active)
+		if err != nil || active > 0 {
+			return cmp.Or(err, ErrThere)
+		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
 			return err

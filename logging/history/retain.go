@@ -68,6 +68,9 @@ func (r *run) expire(ctx context.Context, db *database) error {
 		{"DELETE FROM trait WHERE (site, kind, value) IN (SELECT site, kind, value FROM trait WHERE last_at < $1 LIMIT $2)", ago(keep.Daily)},
 		{"DELETE FROM site WHERE id IN (SELECT id FROM site WHERE last_at < $1 LIMIT $2)", ago(keep.Daily)},
 		{"DELETE FROM task WHERE id IN (SELECT id FROM task WHERE last_at < $1 LIMIT $2)", ago(keep.Daily)},
+		// What somebody called benign is not to be told again.
+		{"DELETE FROM anomaly WHERE id IN (SELECT id FROM anomaly WHERE last_at < $1 AND benign = 0 LIMIT $2)", ago(keep.Daily)},
+		{"DELETE FROM baseline WHERE name IN (SELECT name FROM baseline WHERE at < $1 LIMIT $2)", ago(keep.Daily)},
 		{"DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE to_at < $1 LIMIT $2)", ago(keep.Daily)},
 		{"DELETE FROM writer WHERE session IN (SELECT session FROM writer WHERE at < $1 LIMIT $2)", ago(keep.Flows)},
 	} {
@@ -109,6 +112,12 @@ func (r *run) shrink(ctx context.Context, db *database) error {
 	if limit <= 0 || size <= limit {
 		return db.vacuum(ctx)
 	}
+	if err := db.fewer(ctx, limit/siteRoom); err != nil {
+		return err
+	}
+	if size, err = db.size(ctx); err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		"DELETE FROM flow WHERE id IN (SELECT id FROM flow ORDER BY id LIMIT $1)",
 		"DELETE FROM hour WHERE (start, site) IN (SELECT start, site FROM hour ORDER BY start, site LIMIT $1)",
@@ -134,6 +143,38 @@ func (r *run) shrink(ctx context.Context, db *database) error {
 		}
 	}
 	return db.vacuum(ctx)
+}
+
+// siteRoom is how much of a store there is for each site: what belongs to one
+// takes about half of it. Names can be made up, and must not take the room of
+// the flows.
+const siteRoom = 2048
+
+// fewer removes sites until there are no more than most: of those that no rule
+// allows first, and of either those that were visited longest ago.
+func (d *database) fewer(ctx context.Context, most int64) error {
+	var n int64
+	if err := d.write.QueryRowContext(ctx, "SELECT count(*) FROM site").Scan(&n); err != nil || n <= most {
+		return err
+	}
+	const oldest = "(SELECT id FROM site ORDER BY verdict - would_deny, last_at LIMIT $1)"
+	for n -= most; n > 0; n -= chunk {
+		for _, statement := range []string{"DELETE FROM trait WHERE site IN " + oldest, "DELETE FROM site WHERE id IN " + oldest} {
+			if _, err := d.remove(ctx, statement, min(n, chunk)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, table := range []string{"hour", "day"} {
+		statement := "DELETE FROM " + table + " WHERE (start, site) IN (SELECT start, site FROM " + table + " WHERE site NOT IN (SELECT id FROM site) LIMIT $1)"
+		for removed := int64(chunk); removed == chunk; {
+			var err error
+			if removed, err = d.remove(ctx, statement, chunk); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // measured notes the store's size.
