@@ -34,6 +34,10 @@ const (
 // answerTimeout bounds an answer that the history must be searched for.
 const answerTimeout = 5 * time.Minute
 
+// maxSearches bounds the answers that are searched for at once: the store has a
+// few connections, and the proxy needs some of them itself.
+const maxSearches = 2
+
 // maxFollowers bounds the streams that are open at once.
 const maxFollowers = 16
 
@@ -48,16 +52,20 @@ type api struct {
 	token     func() *[sha256.Size]byte
 	mux       *http.ServeMux
 	followers chan struct{}
+	searches  chan struct{}
 	stopping  context.Context //nolint:containedctx // of the server: its end ends the streams
 }
 
 func newAPI(c *Config) *api {
-	a := &api{history: c.History, token: c.Token, mux: http.NewServeMux(), followers: make(chan struct{}, maxFollowers)}
+	a := &api{
+		history: c.History, token: c.Token, mux: http.NewServeMux(),
+		followers: make(chan struct{}, maxFollowers), searches: make(chan struct{}, maxSearches),
+	}
 	if a.token == nil {
 		a.token = func() *[sha256.Size]byte { return nil }
 	}
-	a.mux.HandleFunc("GET "+apiPrefix+"sites", a.sites)
-	a.mux.HandleFunc("GET "+apiPrefix+"flows", a.flows)
+	a.mux.HandleFunc("GET "+apiPrefix+"sites", a.inTurn(a.sites))
+	a.mux.HandleFunc("GET "+apiPrefix+"flows", a.inTurn(a.flows))
 	a.mux.HandleFunc("GET "+apiPrefix+"flows/follow", a.follow)
 	a.mux.HandleFunc("GET "+apiPrefix+"flows/{id}", a.flow)
 	a.mux.HandleFunc("GET "+apiPrefix+"gaps", a.gaps)
@@ -79,11 +87,17 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The server's deadlines are for what is answered at once.
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // where there is no socket there is no deadline, as below
+	_ = control.SetReadDeadline(time.Now().Add(answerTimeout)) // where there is no socket there is no deadline, as below
 	_ = control.SetWriteDeadline(time.Now().Add(answerTimeout))
 	// A page of another origin may make a browser send things, token or not.
 	if err := new(http.CrossOriginProtection).Check(r); err != nil {
 		refuse(w, http.StatusForbidden, "the request comes from a page of another origin")
+		return
+	}
+	// As long as a body is not read nobody notices that the client has left.
+	if r.Method == http.MethodGet && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		refuse(w, http.StatusBadRequest, "a question has no body")
 		return
 	}
 	if h, pattern := a.mux.Handler(r); pattern == "" && h != nil {
@@ -114,6 +128,18 @@ func (a *api) admits(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("WWW-Authenticate", `Bearer realm="sallyport"`)
 	refuse(w, http.StatusUnauthorized, "present the token of admin.token: Authorization: Bearer TOKEN")
 	return false
+}
+
+// inTurn makes a search wait for those before it.
+func (a *api) inTurn(search http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case a.searches <- struct{}{}:
+			defer func() { <-a.searches }()
+			search(w, r)
+		case <-r.Context().Done(): // nobody waits for it any more
+		}
+	}
 }
 
 // plainAnswer turns the words of a ServeMux into the API's.
@@ -262,6 +288,7 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	s := &stream{w: w, control: http.NewResponseController(w)}
+	_ = s.control.SetReadDeadline(time.Time{}) // it lasts
 	if s.write(nil) != nil {
 		return
 	}
