@@ -50,6 +50,7 @@ func bucketOf(s *history.Site) string {
 type caller struct {
 	name   string
 	first  time.Time
+	sites  int            // that are remembered
 	days   map[int64]bool // numbers of the days on which it was there, of late
 	fresh  map[int64]int  // how many new sites each of them has brought
 	sent   *series        // nil until loaded
@@ -132,6 +133,10 @@ func (c *caller) explorer(at time.Time) bool {
 // explores is how many new sites a day make an explorer.
 const explores = 3
 
+// fair is the part of what is remembered that one caller may take: who makes
+// names up blinds nobody but himself.
+const fair = 4
+
 // meet notes that a site was visited.
 func (w *Watcher) meet(s *history.Site, now time.Time) {
 	c := w.caller(s.Name(), s.First)
@@ -155,15 +160,16 @@ func (w *Watcher) know(s *history.Site) bool {
 		}
 		return false
 	}
-	if len(w.sites) >= w.cfg.Sites {
+	c := w.callers[s.Name()]
+	if len(w.sites) >= w.cfg.Sites || c != nil && c.sites >= w.cfg.Sites/fair {
 		w.unwatched()
 		return false
 	}
 	w.sites[v] = s.First
-	c := w.callers[s.Name()]
 	if c == nil {
 		return false
 	}
+	c.sites++
 	if c.below(s) < siblings {
 		c.fresh[day(s.First)]++
 	}

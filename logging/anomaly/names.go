@@ -61,7 +61,7 @@ func (w *Watcher) name(c *caller, s *history.Site) {
 	}
 	d := c.domains[registered]
 	if d == nil {
-		if w.domainCount() >= w.cfg.Domains {
+		if len(c.domains) >= w.cfg.Domains/fair || w.domainCount() >= w.cfg.Domains {
 			w.unwatched()
 			return
 		}

@@ -58,7 +58,8 @@ type Config struct {
 	// must not wait, and may be nil.
 	Tell func(flow.Anomaly)
 	// Sites, Callers and Domains bound what is remembered of each; 0 stands for
-	// 200,000, 2,000 and 20,000.
+	// 200,000, 2,000 and 20,000. One caller has at most a quarter of the sites
+	// and of the domains.
 	Sites, Callers, Domains int
 	// Log is told when the history cannot be asked.
 	Log zerolog.Logger

@@ -417,3 +417,25 @@ func TestReturnedToOne(t *testing.T) {
 		}
 	}
 }
+
+// A caller that makes names up fills its own part of what is remembered, and
+// hides nobody else's.
+func TestBlindsNobodyElse(t *testing.T) {
+	d := newDesk(t, func(c *Config) { c.Sites, c.Domains = 400, 200 })
+	d.look()
+	d.weeks(1.2, seen{caller: "web", host: "a.known.example", rule: "explicit"})
+	for i := range 1000 {
+		d.visit(seen{caller: "evil", host: fmt.Sprintf("a.b%d.example", i), deny: true})
+	}
+	d.look()
+	d.took()
+	d.visit(seen{caller: "web", host: "new.example", rule: "any"})
+	d.now = d.now.Add(time.Minute)
+	for i := range 300 {
+		d.visit(seen{caller: "web", host: fmt.Sprintf("x%dq9z8w7v6u5.tunnel.example", i), rule: "any"})
+	}
+	d.look()
+	if got := d.took(); !strings.Contains(got, "first_contact new.example medium") || !strings.Contains(got, "tunnel.example") {
+		t.Errorf("told %q", got)
+	}
+}
