@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,10 @@ func (a *Account) Spent() (spent bool, resets time.Time) {
 
 // sum is what all have sent. A bill that was corrected after the period turned
 // may leave a share below nothing.
-func (p *period) sum() int64 { return max(p.own.Load(), 0) + p.others.Load() }
+func (p *period) sum() int64 {
+	own, others := max(p.own.Load(), 0), p.others.Load()
+	return own + min(others, math.MaxInt64-own) // others may say anything
+}
 
 // Balance is the state of an account.
 type Balance struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -244,7 +245,7 @@ func (l *Ledger) read(ctx context.Context) error {
 		}
 		for k, part := range s.Accounts {
 			if p := starts[k]; p != nil && part.Start.Equal(p.start) {
-				sums[k] += max(part.Bytes, 0)
+				sums[k] += min(max(part.Bytes, 0), math.MaxInt64-sums[k])
 			}
 		}
 	}
