@@ -95,7 +95,7 @@ func mask(s string) string {
 			return b.String()
 		}
 		b.WriteString("://")
-		end := strings.IndexAny(rest, "/?# \t\n\"',")
+		end := strings.IndexAny(rest, "/?# \t\n\"")
 		if end < 0 {
 			end = len(rest)
 		}

@@ -165,7 +165,7 @@ func followed(w io.Writer, f *history.Flow, asJSON bool) error {
 	if f.Verdict == policy.Deny {
 		what = string(f.Reason)
 	}
-	_, err := fmt.Fprintf(w, "%s %s %s %s %s (%s)\n", f.Start.UTC().Format("15:04:05.000"), f.ID, flowVerdict(f), f.CallerName(), destination(f), what)
+	_, err := fmt.Fprintf(w, "%s %s %s %s %s (%s)\n", f.Start.UTC().Format("15:04:05.000"), f.ID, flowVerdict(f), shown(f.CallerName()), shown(destination(f)), shown(what))
 	return err
 }
 
@@ -231,7 +231,7 @@ func writeFields(w io.Writer, prefix string, object []byte) error {
 		case json.Unmarshal(value, &text) != nil:
 			text = string(value)
 		}
-		if _, err := fmt.Fprintf(w, "%-24s %s\n", name, text); err != nil {
+		if _, err := fmt.Fprintf(w, "%-24s %s\n", shown(name), shown(text)); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -128,7 +129,12 @@ func readFilter(cmd *cobra.Command, now time.Time, limit int) (history.Filter, e
 	moment := func(to *time.Time) func(string) error {
 		return func(s string) (err error) { *to, err = parseMoment(s, now); return err }
 	}
-	take("since", moment(&f.Since))
+	take("since", func(s string) (err error) {
+		if f.Since, err = parseMoment(s, now); err == nil && f.Since.After(now) {
+			err = fmt.Errorf("%q has yet to come", s) // nothing was seen then, which must not pass for an answer
+		}
+		return err
+	})
 	take("until", moment(&f.Until))
 	take("service", text(&f.Service))
 	take("source", text(&f.Source))
@@ -203,7 +209,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 	for unit, d := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
 		if digits, ok := strings.CutSuffix(s, unit); ok {
 			n, err := strconv.ParseUint(digits, 10, 16)
-			if err != nil {
+			if err != nil || n > uint64(math.MaxInt64/d) {
 				return time.Time{}, fmt.Errorf(hint, s)
 			}
 			return now.Add(-time.Duration(n) * d), nil

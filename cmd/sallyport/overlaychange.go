@@ -54,6 +54,7 @@ func (c overlayChange) change(ctx context.Context, book overlayBook, base []poli
 	if err != nil {
 		return result, err
 	}
+	var opposite []history.Overlay
 	for {
 		p, texts, err := overlaidBy(base, active)
 		if err != nil {
@@ -62,10 +63,13 @@ func (c overlayChange) change(ctx context.Context, book overlayBook, base []poli
 		d, asked := c.decide(p)
 		if asked && d.Reason == c.wanted() {
 			result.Already = d.RuleName()
-			return result, nil
+			return result, c.revoke(ctx, book, opposite, &result)
 		}
 		if !asked || d.Reason != policy.ReasonDenyRule {
-			return c.write(ctx, book, texts, p.Inspects(), result)
+			if result, err = c.write(ctx, book, texts, p.Inspects(), result); err != nil {
+				return result, err
+			}
+			return result, c.revoke(ctx, book, opposite, &result)
 		}
 		i := slices.IndexFunc(active, func(o history.Overlay) bool { return policy.OverlayPrefix+o.Name == d.Rule.Pos.File })
 		switch {
@@ -74,12 +78,21 @@ func (c overlayChange) change(ctx context.Context, book overlayBook, base []poli
 		case !c.opposes(&active[i]):
 			return result, refuse("end it with sallyport policy overlay revoke "+active[i].ID, "the overlay %s, by %s, denies more than this", active[i].Name, active[i].Author)
 		}
-		if err := book.RevokeOverlay(ctx, active[i].ID, c.Author, cmp.Or(c.Reason, "the opposite was asked for")); err != nil {
-			return result, err
-		}
-		result.Revoked = append(result.Revoked, active[i].Name)
+		opposite = append(opposite, active[i])
 		active = slices.Delete(active, i, i+1)
 	}
+}
+
+// revoke ends what says the opposite, last of all: what is denied stays denied
+// when the rest fails.
+func (c overlayChange) revoke(ctx context.Context, book overlayBook, opposite []history.Overlay, result *overlayChanged) error {
+	for _, o := range opposite {
+		if err := book.RevokeOverlay(ctx, o.ID, c.Author, cmp.Or(c.Reason, "the opposite was asked for")); err != nil {
+			return err
+		}
+		result.Revoked = append(result.Revoked, o.Name)
+	}
+	return nil
 }
 
 // check refuses what cannot be meant.
@@ -256,6 +269,9 @@ func rollback(ctx context.Context, book overlayBook, v *history.Version, base []
 			continue
 		}
 		if _, err := book.AddOverlay(ctx, history.Overlay{Name: name, Text: string(t.Data), Author: author, Reason: reason, Until: until[name]}); err != nil {
+			if errors.Is(err, history.ErrThere) {
+				continue // somebody else rolls back
+			}
 			errs = append(errs, err)
 			continue
 		}

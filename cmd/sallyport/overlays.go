@@ -181,6 +181,26 @@ func (o *overlays) admitted(base, used []policy.Text, refused map[string]error) 
 	return kept
 }
 
+// next fires when the overlay is over that is so first; nil never does. Nobody
+// writes anything then, and the sources may be looked at seldom, or never.
+func (o *overlays) next() <-chan time.Time {
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now, first := time.Now(), time.Time{}
+	for _, one := range o.active {
+		if one.Until.After(now) && (first.IsZero() || one.Until.Before(first)) {
+			first = one.Until
+		}
+	}
+	if first.IsZero() {
+		return nil
+	}
+	return time.After(first.Sub(now))
+}
+
 // last returns who made the newest change, and why.
 func (o *overlays) last() (who, note string) {
 	if o == nil {

@@ -40,6 +40,12 @@ func (d *daemon) overlaysChanged(ctx context.Context) <-chan struct{} {
 	return d.history.Changed(ctx)
 }
 
+// overInForce returns the documents of the policy in force with the overlays of
+// now in place of those of then.
+func (d *daemon) overInForce(ctx context.Context) []policy.Text {
+	return d.overlays.with(ctx, underneath(d.inForce()))
+}
+
 // inForce returns the documents of the policy in force.
 func (d *daemon) inForce() []policy.Text {
 	if texts := d.texts.Load(); texts != nil {

@@ -33,7 +33,9 @@ type reloader struct {
 		PolicyLoaded(version string, at time.Time)
 		PolicyFailed()
 	}
-	log zerolog.Logger
+	ends func() <-chan time.Time                 // when an overlay is over; nil: none ever is
+	over func(ctx context.Context) []policy.Text // the overlays of now on the sources in force; nil: there are none
+	log  zerolog.Logger
 
 	// What follows belongs to Run.
 	pending string // version that was seen once and has yet to settle
@@ -48,6 +50,10 @@ func (r *reloader) Run(ctx context.Context) error {
 		if r.pending != "" {
 			settled = time.After(settle)
 		}
+		var ended <-chan time.Time
+		if r.ends != nil {
+			ended = r.ends()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -59,6 +65,8 @@ func (r *reloader) Run(ctx context.Context) error {
 				r.changed = nil // the store has ended
 				continue
 			}
+			r.look(ctx, lookDue)
+		case <-ended:
 			r.look(ctx, lookDue)
 		case <-next:
 			r.look(ctx, lookDue)
@@ -86,6 +94,7 @@ func (r *reloader) look(ctx context.Context, why look) {
 	if err != nil {
 		r.pending = ""
 		r.refuse(err.Error(), "", err, asked)
+		r.overlay(ctx)
 		return
 	}
 	version := policy.VersionOf(texts...)
@@ -94,10 +103,11 @@ func (r *reloader) look(ctx context.Context, why look) {
 		r.unchanged(asked)
 	case version == r.refused && !asked:
 		r.pending = ""
+		r.overlay(ctx)
 	case version != r.pending && !asked:
 		r.pending = version
 	default:
-		r.load(version, texts, asked)
+		r.load(ctx, version, texts, asked)
 	}
 }
 
@@ -113,17 +123,40 @@ func (r *reloader) unchanged(asked bool) {
 	}
 }
 
-func (r *reloader) load(version string, texts []policy.Text, asked bool) {
+func (r *reloader) load(ctx context.Context, version string, texts []policy.Text, asked bool) {
 	r.pending = ""
+	if err := r.force(texts); err != nil {
+		r.refuse(version, version, err, asked)
+		r.overlay(ctx)
+		return
+	}
+	r.refused = ""
+}
+
+// overlay takes what people wrote in the meantime while the sources are no
+// good: what they deny must not wait, nor what is over go on.
+func (r *reloader) overlay(ctx context.Context) {
+	if r.over == nil {
+		return
+	}
+	texts := r.over(ctx)
+	if len(texts) == 0 || policy.VersionOf(texts...) == r.live.Version() {
+		return
+	}
+	if err := r.force(texts); err != nil {
+		r.log.Error().Err(err).Msg("the overlays of the policy cannot be taken, those in force stay")
+	}
+}
+
+// force puts a policy in force.
+func (r *reloader) force(texts []policy.Text) error {
 	p, err := policy.Load(texts...)
 	if err == nil {
 		err = r.admit(p)
 	}
 	if err != nil {
-		r.refuse(version, version, err, asked)
-		return
+		return err
 	}
-	r.refused = ""
 	old := r.live.Swap(p)
 	cut := r.swapped()
 	r.metrics.PolicyLoaded(p.Version(), time.Now())
@@ -131,6 +164,7 @@ func (r *reloader) load(version string, texts []policy.Text, asked bool) {
 	r.log.Info().Str(logging.FieldPolicy, p.Version()).Str("old_policy_version", old.Version()).
 		Int("rules", len(p.Rules())).Int("old_rules", len(old.Rules())).Int("cut", cut).Msg("policy reloaded")
 	logWarnings(r.log, p)
+	return nil
 }
 
 // refuse says once what is wrong with the sources; the policy in force stays.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -30,8 +31,12 @@ func replayCommand() *cobra.Command {
 		} else {
 			err = talkReplay(cmd.OutOrStdout(), &r, "")
 		}
-		if err == nil && len(r.NewlyDenied) > 0 {
+		switch {
+		case err != nil:
+		case len(r.NewlyDenied) > 0:
 			err = errNo
+		case r.Attempts == 0:
+			err = &fault{err: errors.New("nothing was replayed: what was asked for was never observed, which proves nothing"), hint: "sallyport site list tells what was"}
 		}
 		return err
 	}

@@ -56,7 +56,11 @@ func readEvidence(cmd *cobra.Command) ([]policy.Seen, error) {
 		return nil, err
 	}
 	defer closing()
-	return seenIn(cmd.Context(), source, f)
+	seen, err := seenIn(cmd.Context(), source, f)
+	if err != nil {
+		return nil, err
+	}
+	return seen, tellGaps(cmd.Context(), cmd.ErrOrStderr(), source, f.Since)
 }
 
 // seenIn reads the sites of a store as observations. The flows tell which of

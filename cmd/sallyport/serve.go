@@ -325,6 +325,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		read: d.readPolicy, pause: d.cfg.sources.pause, admit: d.cfg.admit,
 		asked: asked, changed: d.overlaysChanged(ctx), live: d.live,
 		swapped: d.policyChanged, also: d.reloadAlso, keep: d.remember, metrics: d.metrics, log: d.log,
+		ends: d.overlays.next, over: d.overInForce,
 	}
 	d.announce()
 	return inStages(ctx,

@@ -144,7 +144,7 @@ func tellGaps(ctx context.Context, talk io.Writer, source historySource, since t
 			continue
 		}
 		fmt.Fprintf(talk, "sallyport: warning: from %s to %s the proxy %s could not keep everything: %d events and %d flows are missing (%s)\n",
-			g.From.UTC().Format(time.RFC3339), g.To.UTC().Format(time.RFC3339), g.Instance, g.Events, g.Flows, g.Reason)
+			g.From.UTC().Format(time.RFC3339), g.To.UTC().Format(time.RFC3339), shown(g.Instance), g.Events, g.Flows, shown(g.Reason))
 	}
 	return nil
 }

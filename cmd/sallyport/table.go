@@ -100,14 +100,14 @@ func (s *sheet) write(heads bool, cells []cell) error {
 		case s.form == "csv" && heads:
 			texts = append(texts, c.name)
 		case s.form == "csv":
-			texts = append(texts, cells[i].csv)
+			texts = append(texts, noFormula(cells[i].csv))
 		case c.head == "":
 		case heads:
 			texts = append(texts, c.head)
 		case cells[i].table == "":
 			texts = append(texts, "-")
 		default:
-			texts = append(texts, cells[i].table)
+			texts = append(texts, shown(cells[i].table))
 		}
 	}
 	if s.form == "csv" {
@@ -130,6 +130,27 @@ func (s *sheet) end() error {
 		return nil
 	}
 	return s.table.Flush()
+}
+
+// shown returns a text as a terminal may be given it. The history keeps
+// nothing else, but a store has other writers.
+func shown(s string) string {
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			return strconv.QuoteToASCII(s)
+		}
+	}
+	return s
+}
+
+// noFormula keeps spreadsheets from calculating what a client called itself or
+// asked for: a text that would begin a formula is given an apostrophe, which
+// they take for a sign of text.
+func noFormula(s string) string {
+	if len(s) > 1 && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
 }
 
 // humanBytes writes a size for people.
