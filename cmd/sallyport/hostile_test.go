@@ -64,7 +64,10 @@ func TestAcceptThatFails(t *testing.T) {
 	base := []policy.Text{{Name: "policy.yaml", Data: []byte("version: 1\nmode: report\n")}}
 	book := &shelf{}
 	change := func(action string) error {
-		_, err := overlayChange{Action: action, Site: "a.test", Author: "ann"}.change(t.Context(), book, base)
+		done, err := overlayChange{Action: action, Site: "a.test", Author: "ann"}.change(t.Context(), book, base)
+		if err == nil && action == "allow" && len(done.Revoked) != 1 {
+			t.Errorf("said to be revoked: %v", done.Revoked)
+		}
 		return err
 	}
 	if err := change("deny"); err != nil {

@@ -63,13 +63,14 @@ func (c overlayChange) change(ctx context.Context, book overlayBook, base []poli
 		d, asked := c.decide(p)
 		if asked && d.Reason == c.wanted() {
 			result.Already = d.RuleName()
-			return result, c.revoke(ctx, book, opposite, &result)
+			err = c.revoke(ctx, book, opposite, &result)
+			return result, err
 		}
 		if !asked || d.Reason != policy.ReasonDenyRule {
-			if result, err = c.write(ctx, book, texts, p.Inspects(), result); err != nil {
-				return result, err
+			if result, err = c.write(ctx, book, texts, p.Inspects(), result); err == nil {
+				err = c.revoke(ctx, book, opposite, &result)
 			}
-			return result, c.revoke(ctx, book, opposite, &result)
+			return result, err
 		}
 		i := slices.IndexFunc(active, func(o history.Overlay) bool { return policy.OverlayPrefix+o.Name == d.Rule.Pos.File })
 		switch {
