@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -316,8 +317,14 @@ rules:
 	} {
 		for _, from := range []string{"10.1.2.3", "192.0.2.1", "2001:db8::1"} {
 			q := ask(t, target+" from "+from)
-			if n := testing.AllocsPerRun(100, func() { live.Decide(q) }); n != 0 {
-				t.Errorf("%s from %s: %v allocations", target, from, n)
+			// The race detector has a sync.Pool lose things now and then, and the
+			// globs have one; an allocation of ours is there every time.
+			least := math.Inf(1)
+			for range 5 {
+				least = min(least, testing.AllocsPerRun(100, func() { live.Decide(q) }))
+			}
+			if least != 0 {
+				t.Errorf("%s from %s: %v allocations", target, from, least)
 			}
 		}
 	}
