@@ -53,7 +53,7 @@ func (c *conn) cross(ctx context.Context, outer *tls.Conn) error {
 	client := c.tcp.(*net.TCPConn)             //nolint:forcetypeassert // a door with TLS has no others
 	_ = client.SetKeepAliveConfig(keepAlive()) // without it the idle timeout has the last word
 	c.bridge = &bridge{c: c, tls: outer, outer: client, far: far, ctx: ctx, released: make(chan struct{})}
-	c.s.live.cross(c, near)
+	c.s.live.swap(c, near)
 	go c.bridge.run()
 	return nil
 }

@@ -240,7 +240,7 @@ func (c *conn) dress() (*net.TCPConn, error) {
 		tcp, err := s.conn()
 		if err == nil {
 			err = tcp.SetReadDeadline(s.readDeadline())
-			c.s.live.dress(c, tcp)
+			c.s.live.swap(c, tcp)
 			_ = s.Close() // the socket stays open
 			return tcp, err
 		}

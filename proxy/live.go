@@ -23,13 +23,12 @@ type live struct {
 	conns   map[*conn]struct{}
 	flights map[*flight]struct{}
 	metered map[*flight]struct{} // those with a budget
-	bridges map[endpoint]*bridge // by their near ends
 	over    bool                 // the drain is over: what begins now is cut at once
 }
 
 func newLive() *live {
 	return &live{
-		conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}), bridges: make(map[endpoint]*bridge),
+		conns: make(map[*conn]struct{}), flights: make(map[*flight]struct{}),
 		metered: make(map[*flight]struct{}), measured: make(chan struct{}, 1),
 	}
 }
@@ -104,18 +103,6 @@ func (l *live) removeConn(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
-	delete(l.bridges, c.tcp)
-}
-
-// cross makes near, the near end of c's bridge, what c reads and writes.
-func (l *live) cross(c *conn, near *net.TCPConn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c.tcp = near
-	l.bridges[near] = c.bridge
-	if l.over {
-		interrupt(near)
-	}
 }
 
 // takeOff registers the attempt's flight on client; the caller gives it back
@@ -140,11 +127,13 @@ func (a *attempt) reconsider(f *flight) {
 
 // take registers a's flight on client; the caller gives it back with land.
 func (l *live) take(a *attempt, client, origin endpoint) *flight {
-	f := &flight{query: a.query, client: client, server: origin, since: time.Now(), meter: a.meter, proofs: a.proofs}
+	f := &flight{
+		query: a.query, client: client, server: origin, since: time.Now(),
+		bridge: a.bridge, meter: a.meter, proofs: a.proofs,
+	}
 	f.learning.Store(a.decision.Mode == policy.Report)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f.bridge = l.bridges[client]
 	l.flights[f] = struct{}{}
 	if f.meter != nil {
 		l.metered[f] = struct{}{}
@@ -181,13 +170,10 @@ func (l *live) list() []*flight {
 	return out
 }
 
-// listMetered copies the flights that have a budget.
+// listMetered copies the flights that have a budget, nil for none.
 func (l *live) listMetered() []*flight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.metered) == 0 {
-		return nil
-	}
 	return slices.Collect(maps.Keys(l.metered))
 }
 
@@ -206,9 +192,9 @@ func (l *live) cutAll() {
 	}
 }
 
-// dress makes tcp the connection of c, in place of another that was the same
-// socket.
-func (l *live) dress(c *conn, tcp *net.TCPConn) {
+// swap makes tcp the connection of c, in place of another: one that was the same
+// socket, or the client's, which is on the far side of a bridge from then on.
+func (l *live) swap(c *conn, tcp *net.TCPConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.tcp = tcp
