@@ -35,13 +35,9 @@ type vetFunc = func(netip.AddrPort) error
 // again about each address at the moment of its dialling, whatever was asked
 // before; there is no dialling without one. The error is a [*dialError], or
 // wraps ctx's cause when ctx was cancelled.
-func (d *dialer) dial(ctx context.Context, addrs []netip.AddrPort, vet vetFunc) (endpoint, error) {
-	return d.dialFor(ctx, nil, addrs, vet)
-}
-
-// dialFor is dial, and the connection waits in l, a *socket then, unless l is
-// nil.
-func (d *dialer) dialFor(ctx context.Context, l *loop, addrs []netip.AddrPort, vet vetFunc) (endpoint, error) {
+//
+// The connection waits in l, a *socket then, unless l is nil.
+func (d *dialer) dial(ctx context.Context, l *loop, addrs []netip.AddrPort, vet vetFunc) (endpoint, error) {
 	connect := func(ctx context.Context, addr netip.AddrPort, vet vetFunc) (endpoint, error) {
 		switch {
 		case d.connect != nil:

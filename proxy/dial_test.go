@@ -104,7 +104,7 @@ func TestDialConnects(t *testing.T) {
 	for _, address := range []string{"127.0.0.2:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
 			addr := listen(t, address)
-			conn, err := new(dialer).dial(t.Context(), []netip.AddrPort{addr}, permitAll)
+			conn, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{addr}, permitAll)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestDialPastDeadAddresses(t *testing.T) {
 		"blackhole":    func() netip.AddrPort { return blackhole(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := new(dialer).dial(t.Context(), []netip.AddrPort{bad(), good}, permitAll)
+			conn, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{bad(), good}, permitAll)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestDialDeadline(t *testing.T) {
 	hole := blackhole(t)
 	for _, addrs := range [][]netip.AddrPort{{hole}, {hole, hole}} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := new(dialer).dial(ctx, addrs, permitAll)
+		_, err := new(dialer).dial(ctx, nil, addrs, permitAll)
 		cancel()
 		if r := classify(err); r.outcome != "connection_timeout" {
 			t.Errorf("%d addresses: outcome %q of %v, want connection_timeout", len(addrs), r.outcome, err)
@@ -157,7 +157,7 @@ func TestDialGivenUp(t *testing.T) {
 	for _, addrs := range [][]netip.AddrPort{{hole}, {hole, hole}} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		timer := time.AfterFunc(20*time.Millisecond, func() { cancel(gone) })
-		_, err := new(dialer).dial(ctx, addrs, permitAll)
+		_, err := new(dialer).dial(ctx, nil, addrs, permitAll)
 		timer.Stop()
 		if !errors.Is(err, gone) {
 			t.Errorf("%d addresses: error %v does not wrap the cause", len(addrs), err)
@@ -179,14 +179,14 @@ func TestDialVetsAgain(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := new(dialer).dial(t.Context(), []netip.AddrPort{prohibited}, vet); !errors.Is(err, veto) {
+	if _, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{prohibited}, vet); !errors.Is(err, veto) {
 		t.Errorf("a prohibited address: error %v, want the veto", err)
 	}
 	mapped := netip.AddrPortFrom(netip.AddrFrom16(prohibited.Addr().As16()), prohibited.Port())
-	if _, err := new(dialer).dial(t.Context(), []netip.AddrPort{mapped}, vet); !errors.Is(err, veto) {
+	if _, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{mapped}, vet); !errors.Is(err, veto) {
 		t.Errorf("a prohibited address, IPv4-mapped: error %v, want the veto", err)
 	}
-	conn, err := new(dialer).dial(t.Context(), []netip.AddrPort{prohibited, good}, vet)
+	conn, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{prohibited, good}, vet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,10 +194,10 @@ func TestDialVetsAgain(t *testing.T) {
 	if _, ok := asked.Load(good); !ok {
 		t.Error("the address that was dialled was not vetted")
 	}
-	if _, err := new(dialer).dial(t.Context(), []netip.AddrPort{good}, nil); err == nil {
+	if _, err := new(dialer).dial(t.Context(), nil, []netip.AddrPort{good}, nil); err == nil {
 		t.Error("dialled without a guard")
 	}
-	if _, err := new(dialer).dial(t.Context(), nil, vet); err == nil {
+	if _, err := new(dialer).dial(t.Context(), nil, nil, vet); err == nil {
 		t.Error("dialled nothing, without an error")
 	}
 }
@@ -293,7 +293,7 @@ func TestDialStagger(t *testing.T) {
 				s := &scripted{start: time.Now(), after: tt.after, errs: tt.errs}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				conn, err := (&dialer{connect: s.connect}).dial(ctx, tt.addrs, permitAll)
+				conn, err := (&dialer{connect: s.connect}).dial(ctx, nil, tt.addrs, permitAll)
 				if s.running.Load() != 0 {
 					t.Error("an attempt outlived the dial")
 				}
@@ -328,7 +328,7 @@ func TestDialSingleSpawnsNothing(t *testing.T) {
 		goid = goroutineOf()
 		return &net.TCPConn{}, nil
 	}}
-	if _, err := d.dial(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:443")}, permitAll); err != nil {
+	if _, err := d.dial(t.Context(), nil, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:443")}, permitAll); err != nil {
 		t.Fatal(err)
 	}
 	if goid != goroutineOf() {
@@ -365,7 +365,7 @@ func BenchmarkDial(b *testing.B) {
 		b.Run(fmt.Sprintf("addresses=%d", n), func(b *testing.B) {
 			addrs := slices.Repeat([]netip.AddrPort{addr}, n)
 			for b.Loop() {
-				c, err := new(dialer).dial(b.Context(), addrs, permitAll)
+				c, err := new(dialer).dial(b.Context(), nil, addrs, permitAll)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -390,7 +390,7 @@ func TestDialClosesLosers(t *testing.T) {
 		late = conn
 		return conn, err
 	}}
-	conn, err := d.dial(t.Context(), []netip.AddrPort{loser, winner}, permitAll)
+	conn, err := d.dial(t.Context(), nil, []netip.AddrPort{loser, winner}, permitAll)
 	if err != nil {
 		t.Fatal(err)
 	}

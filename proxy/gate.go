@@ -35,7 +35,7 @@ func (a *attempt) connect(ctx context.Context, l *loop) (endpoint, error) {
 	if a.decision.Inspect || a.decision.Protocol == policy.ProtocolHTTP {
 		l = nil
 	}
-	origin, err := a.s.dialer.dialFor(ctx, l, addrs, a.vet)
+	origin, err := a.s.dialer.dial(ctx, l, addrs, a.vet)
 	a.rec.Times.Dial = time.Since(start)
 	if err != nil {
 		return nil, classify(err)
