@@ -127,8 +127,8 @@ func statusOf(r *refusal) (int, string) {
 // meaningOf says a refusal's outcome in words. They are constant but for a
 // budget's: what went wrong inside is for the record.
 func meaningOf(r *refusal) string {
-	if o := r.over; o != nil {
-		return fmt.Sprintf("the budget of the %s is spent: %s out per %s", o.budget.Subject(), policy.SizeText(o.budget.BytesOut), o.budget.Per)
+	if r.over != nil {
+		return r.over.meaning()
 	}
 	if r.denied {
 		return meaningOfReason(policy.Reason(r.outcome))

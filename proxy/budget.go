@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -36,17 +34,22 @@ type metered struct {
 	account Account
 }
 
-// overrun is a budget that is spent.
+// overrun is a budget that is spent: why an attempt is refused, marked or cut.
 type overrun struct {
 	budget *policy.Budget
 	resets time.Time
 }
 
-// String is the overrun for people: it names nothing that the caller may not
-// know.
-func (o *overrun) String() string {
-	return fmt.Sprintf("the budget of the %s is spent: %s out per %s, until %s",
-		o.budget.Subject(), policy.SizeText(o.budget.BytesOut), o.budget.Per, o.resets.Format(time.RFC3339))
+// Error is the overrun for the record.
+func (o *overrun) Error() string {
+	return fmt.Sprintf("%s, until %s", o.meaning(), o.resets.Format(time.RFC3339))
+}
+
+// meaning is the overrun for the caller: it names nothing that the caller may
+// not know.
+func (o *overrun) meaning() string {
+	return fmt.Sprintf("the budget of the %s is spent: %s out per %s",
+		o.budget.Subject(), policy.SizeText(o.budget.BytesOut), o.budget.Per)
 }
 
 // account opens the attempt's meter, and refuses the attempt if one of its
@@ -67,7 +70,7 @@ func (a *attempt) account() *refusal {
 		return nil
 	}
 	if a.decision.Mode == policy.Report {
-		a.mark(policy.ReasonLimit, errors.New(over.String()))
+		a.mark(policy.ReasonLimit, over)
 		return nil
 	}
 	return overBudget(over)
@@ -75,8 +78,8 @@ func (a *attempt) account() *refusal {
 
 // overBudget is the refusal of an attempt whose budget is spent.
 func overBudget(over *overrun) *refusal {
-	r := denial(policy.ReasonLimit, errors.New(over.String()))
-	r.status, r.over = http.StatusTooManyRequests, over
+	r := denial(policy.ReasonLimit, over)
+	r.over = over
 	r.hint = fmt.Sprintf("wait until %s, when it begins anew, or ask the policy's owner for more", over.resets.Format(time.RFC3339))
 	return r
 }
@@ -148,9 +151,9 @@ func (m *meter) chargeLocked(total int64) {
 // have cut.
 func (a *attempt) settle() {
 	a.meter.settle(a.rec.BytesSent)
-	if a.meter != nil && a.decision.Mode == policy.Report {
+	if a.decision.Mode == policy.Report {
 		if over := a.meter.spent(); over != nil {
-			a.mark(policy.ReasonLimit, errors.New(over.String()))
+			a.mark(policy.ReasonLimit, over)
 		}
 	}
 }
@@ -214,7 +217,7 @@ func (f *flight) acknowledged() (uint64, bool) {
 // closeCut ends an attempt whose flight was cut from outside.
 func (a *attempt) closeCut(f *flight, by flow.EndedBy) {
 	if over := f.over.Load(); over != nil && by == flow.EndedByPolicy {
-		a.close(flow.Outcome(policy.ReasonLimit), by, over.String())
+		a.close(flow.Outcome(policy.ReasonLimit), by, over.Error())
 		return
 	}
 	a.close(outcomeOfCut(by), by, "")
