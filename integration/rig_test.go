@@ -458,22 +458,9 @@ func (r *rig) url() string { return "http://" + r.addr }
 // metric returns a sample of /metrics: the value behind the name and labels.
 func (r *rig) metric(sample string) string {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.admin+"/metrics", http.NoBody)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	family, _, _ := strings.Cut(sample, "{")
 	var like []string
-	for l := range strings.Lines(string(text)) {
+	for l := range strings.Lines(r.metrics()) {
 		if value, ok := strings.CutPrefix(l, sample+" "); ok {
 			return strings.TrimSpace(value)
 		}

@@ -81,26 +81,18 @@ func (s *inspectingWorld) way(name string) s3Way {
 // inspectingCA makes the CA whose leaves the proxy shows to clients.
 func (w *world) inspectingCA() (certFile, keyFile string, roots *x509.CertPool) {
 	w.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "Sallyport inspects"},
+	ca := proxytest.Issue(w.t, &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "Sallyport inspects"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, MaxPathLenZero: true,
 		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{"amazonaws.com"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	}, nil)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(ca.PrivateKey)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	certFile, keyFile = filepath.Join(w.dir, "inspect.pem"), filepath.Join(w.dir, "inspect.key")
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Leaf.Raw})
 	writeFile(w.t, certFile, string(text))
 	writeFile(w.t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
 	roots = x509.NewCertPool()

@@ -39,21 +39,14 @@ type tlsHouse struct {
 // key's.
 func (w *world) clientCertificate(serial int64, name string) (certFile, keyFile string) {
 	w.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	cert := proxytest.Issue(w.t, &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
-	}, w.ca, &key.PublicKey, w.caKey)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, w.ca)
 	own := *w
 	own.dir = w.t.TempDir()
-	return own.pemFiles(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	return own.pemFiles(*cert)
 }
 
 // revoke writes the CRL of the clients' CA.
@@ -63,7 +56,7 @@ func (h *tlsHouse) revoke(serials ...int64) {
 	for _, s := range serials {
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(s), RevocationTime: time.Now()})
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, h.clients.ca, h.clients.caKey)
+	der, err := x509.CreateRevocationList(rand.Reader, list, h.clients.ca.Leaf, h.clients.ca.PrivateKey.(crypto.Signer))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -295,15 +288,7 @@ https.request({host, port, ca, cert, key, servername: host, path: "http://allowe
 	})
 	t.Run("TLS in TLS", func(t *testing.T) { // TLS in TLS without a CONNECT: the inner server_name
 		var got bytes.Buffer
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		outer, err := tls.Dial("tcp", h.addr, &tls.Config{ServerName: h.host, RootCAs: h.w.roots, Certificates: []tls.Certificate{pair}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer outer.Close()
+		outer := h.dial(t, cert, key)
 		inner := tls.Client(outer, &tls.Config{ServerName: site, RootCAs: h.w.roots})
 		_ = inner.SetDeadline(time.Now().Add(patience))
 		fmt.Fprintf(inner, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", site)
@@ -315,18 +300,25 @@ https.request({host, port, ca, cert, key, servername: host, path: "http://allowe
 	})
 }
 
-// stay makes a tunnel with a certificate, and leaves it open.
-func (h *tlsHouse) stay(t *testing.T, cert, key, site string) net.Conn {
+// dial makes a connection to the proxy with a certificate.
+func (h *tlsHouse) dial(t *testing.T, cert, key string) *tls.Conn {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	outer, err := tls.Dial("tcp", h.addr, &tls.Config{ServerName: h.host, RootCAs: h.w.roots, Certificates: []tls.Certificate{pair}})
+	c, err := tls.Dial("tcp", h.addr, &tls.Config{ServerName: h.host, RootCAs: h.w.roots, Certificates: []tls.Certificate{pair}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { outer.Close() })
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// stay makes a tunnel with a certificate, and leaves it open.
+func (h *tlsHouse) stay(t *testing.T, cert, key, site string) net.Conn {
+	t.Helper()
+	outer := h.dial(t, cert, key)
 	_ = outer.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(outer, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", site)
 	if err := readAnswer(outer); err != nil {

@@ -32,6 +32,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 // world is one test's Internet: a certificate authority, origins on loopback
@@ -41,51 +43,33 @@ type world struct {
 	dir    string
 	caFile string
 	roots  *x509.CertPool
-	ca     *x509.Certificate
-	caKey  *ecdsa.PrivateKey
+	ca     *tls.Certificate
 	hosts  []map[string]any // resolver.hosts
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), roots: x509.NewCertPool()}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// CreateCertificate derives the key identifiers, which OpenSSL's strict
 	// clients ask for.
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "Sallyport integration tests"},
+	w.ca = proxytest.Issue(t, &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "Sallyport integration tests"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.ca, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	w.caKey = key
-	w.roots.AddCert(w.ca)
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true,
+	}, nil)
+	w.roots.AddCert(w.ca.Leaf)
 	w.caFile = filepath.Join(w.dir, "ca.pem")
-	writeFile(t, w.caFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	writeFile(t, w.caFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.ca.Leaf.Raw})))
 	return w
 }
 
 // certificate makes a server's certificate for names and addresses.
 func (w *world) certificate(names ...string) tls.Certificate {
 	w.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]},
+		Subject:   pkix.Name{CommonName: names[0]},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
 	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
@@ -94,11 +78,9 @@ func (w *world) certificate(names ...string) tls.Certificate {
 			template.DNSNames = append(template.DNSNames, n)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, w.ca, &key.PublicKey, w.caKey)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, w.ca.Raw}, PrivateKey: key}
+	made := proxytest.Issue(w.t, template, w.ca)
+	made.Certificate = append(made.Certificate, w.ca.Leaf.Raw)
+	return *made
 }
 
 // pemFiles writes a certificate where a foreign server can read it.

@@ -8,7 +8,6 @@ import (
 	"go/parser"
 	"go/token"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -173,23 +172,7 @@ func TestFlowLines(t *testing.T) {
 				t.Errorf("%q occurs twice in %s", dup, got)
 			}
 			validate(t, schema, got)
-			var pretty bytes.Buffer
-			if err := json.Indent(&pretty, got, "", "  "); err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join("testdata", "flow_"+name+".json")
-			if *update {
-				if err := os.WriteFile(file, pretty.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), pretty.String()); d != "" {
-				t.Errorf("%s (-update writes it anew):\n%s", file, d)
-			}
+			golden(t, "flow_"+name+".json", indented(t, got))
 		})
 	}
 }

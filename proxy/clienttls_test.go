@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -27,14 +25,14 @@ import (
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 // house is a CA with a listener's certificate, and a ClientTLS of both: its
 // principals are common names.
 type house struct {
 	t      *testing.T
-	ca     *x509.Certificate
-	key    *ecdsa.PrivateKey
+	ca     *tls.Certificate
 	roots  *x509.CertPool
 	config *tls.Config
 	refuse atomic.Pointer[error]
@@ -43,9 +41,8 @@ type house struct {
 func newHouse(t *testing.T, auth tls.ClientAuthType) *house {
 	t.Helper()
 	h := &house{t: t, roots: x509.NewCertPool()}
-	own := h.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "the house"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign})
-	h.ca, h.key = own.Leaf, own.PrivateKey.(*ecdsa.PrivateKey)
-	h.roots.AddCert(h.ca)
+	h.ca = proxytest.Issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "the house"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil)
+	h.roots.AddCert(h.ca.Leaf)
 	h.config = &tls.Config{
 		Certificates: []tls.Certificate{h.issue(&x509.Certificate{DNSNames: []string{"proxy.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})},
 		ClientAuth:   auth, ClientCAs: h.roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,
@@ -53,30 +50,10 @@ func newHouse(t *testing.T, auth tls.ClientAuthType) *house {
 	return h
 }
 
-// issue signs a certificate, by the CA where there is one.
+// issue has the CA sign a certificate.
 func (h *house) issue(template *x509.Certificate) tls.Certificate {
 	h.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	template.SerialNumber, template.BasicConstraintsValid = big.NewInt(time.Now().UnixNano()), true
-	if template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	}
-	parent, signer := h.ca, h.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	return *proxytest.Issue(h.t, template, h.ca)
 }
 
 func (h *house) client(name string) tls.Certificate {

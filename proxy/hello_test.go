@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/policy"
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 var updateHellos = flag.Bool("update-hellos", false, "write the synthetic hellos to testdata/hello, and capture genuine ones from the clients on PATH")
@@ -790,16 +791,7 @@ func (c *teeConn) Read(p []byte) (int, error) {
 
 func selfSigned(t *testing.T) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"origin.example"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return *proxytest.Issue(t, &x509.Certificate{DNSNames: []string{"origin.example"}}, nil)
 }
 
 // needClient returns the path of a real client. A missing one is skipped,

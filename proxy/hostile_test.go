@@ -105,6 +105,19 @@ func TestHostileDialPendingAtReload(t *testing.T) {
 	}
 }
 
+// echoUntilCut keeps a tunnel to an origin that echoes busy until it ends.
+func echoUntilCut(c net.Conn) {
+	ping := make([]byte, 4)
+	for {
+		if _, err := c.Write(ping); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(c, ping); err != nil {
+			return
+		}
+	}
+}
+
 // TestHostileTunnelOutlivesLearning keeps a tunnel busy that only report mode
 // allowed. Nobody announces that the learning window has closed.
 func TestHostileTunnelOutlivesLearning(t *testing.T) {
@@ -119,15 +132,7 @@ func TestHostileTunnelOutlivesLearning(t *testing.T) {
 	r.resolver.set("origin.test", "10.0.0.1")
 	c := tunnelTo(t, r, port)
 	r.setPolicy(elsewhere) // as if report_until had passed: PolicyChanged is not called
-	ping := make([]byte, 4)
-	for {
-		if _, err := c.Write(ping); err != nil {
-			break
-		}
-		if _, err := io.ReadFull(c, ping); err != nil {
-			break
-		}
-	}
+	echoUntilCut(c)
 	if rec := r.events.ended(t, "origin.test"); rec.EndedBy != flow.EndedByPolicy || !rec.WouldDeny {
 		t.Errorf("ended by %q, would deny %t: %s", rec.EndedBy, rec.WouldDeny, rec.Error)
 	}

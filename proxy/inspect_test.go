@@ -22,31 +22,19 @@ import (
 
 	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/policy"
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 // testCA makes a CA, and the pool that trusts it.
 func testCA(t testing.TB) (*tls.Certificate, *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+	ca := proxytest.Issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "test"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	}, nil)
 	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, pool
+	pool.AddCert(ca.Leaf)
+	return ca, pool
 }
 
 const (

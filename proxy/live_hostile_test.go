@@ -79,15 +79,7 @@ func TestHostileTunnelBroughtToLearning(t *testing.T) {
 		t.Fatalf("%d were cut", n)
 	}
 	r.setPolicy(elsewhere) // as if report_until had passed: PolicyChanged is not called
-	ping := make([]byte, 4)
-	for {
-		if _, err := c.Write(ping); err != nil {
-			break
-		}
-		if _, err := io.ReadFull(c, ping); err != nil {
-			break
-		}
-	}
+	echoUntilCut(c)
 	if rec := r.events.ended(t, "origin.test"); rec.EndedBy != flow.EndedByPolicy {
 		t.Errorf("ended by %q: %s", rec.EndedBy, rec.Error)
 	}

@@ -33,15 +33,7 @@ func TestHostilePoolOfOthers(t *testing.T) {
 			r.resolver.set("web.test", "127.0.0.1")
 			askFrom := func(source string) string {
 				t.Helper()
-				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
-				c, err := d.DialContext(t.Context(), "tcp", r.addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				fmt.Fprintf(c, request, port)
-				b, _ := io.ReadAll(c)
-				return string(b)
+				return r.exchangeFrom(source, fmt.Sprintf(request, port))
 			}
 			for range 2 {
 				if got := askFrom("127.0.0.2"); !strings.HasPrefix(got, "HTTP/1.1 200") {

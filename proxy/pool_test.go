@@ -114,15 +114,7 @@ func TestPoolIsPerRule(t *testing.T) {
 	r.resolver.set("web.test", "127.0.0.1")
 	askFrom := func(source string) string {
 		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
-		c, err := d.DialContext(t.Context(), "tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		fmt.Fprintf(c, "GET http://web.test:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", port)
-		b, _ := io.ReadAll(c)
-		return string(b)
+		return r.exchangeFrom(source, fmt.Sprintf("GET http://web.test:%d/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", port))
 	}
 	if got := askFrom("127.0.0.2"); bodyOf(got) != "connection 1" {
 		t.Errorf("the insider: %q", got)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -128,6 +129,20 @@ func (r *rig) exchange(text string) string {
 	if err != nil && len(b) == 0 {
 		return "error: " + err.Error()
 	}
+	return string(b)
+}
+
+// exchangeFrom is exchange for a client at an address of its own.
+func (r *rig) exchangeFrom(source, text string) string {
+	r.t.Helper()
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}).DialContext(r.t.Context(), "tcp", r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	io.WriteString(c, text)
+	b, _ := io.ReadAll(c)
 	return string(b)
 }
 
@@ -303,7 +318,8 @@ func httpOrigin(t *testing.T, h http.HandlerFunc) int {
 	return srv.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// tcpOrigin accepts on loopback and hands every connection to serve.
+// tcpOrigin accepts on loopback and hands every connection to serve. It outlives
+// that it can accept nobody, for a test may have taken every descriptor.
 func tcpOrigin(t *testing.T, serve func(*net.TCPConn)) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -315,8 +331,12 @@ func tcpOrigin(t *testing.T, serve func(*net.TCPConn)) int {
 	wg.Go(func() {
 		for {
 			c, err := ln.Accept()
-			if err != nil {
+			switch {
+			case errors.Is(err, net.ErrClosed):
 				return
+			case err != nil:
+				pause(10 * time.Millisecond)
+				continue
 			}
 			wg.Go(func() {
 				defer c.Close()

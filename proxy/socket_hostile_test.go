@@ -217,42 +217,13 @@ func TestHostilePanicsWithBareOrigins(t *testing.T) {
 	}
 }
 
-// patientOrigin echoes, and outlives that it can accept nobody.
-func patientOrigin(t *testing.T) (port int) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { ln.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			switch {
-			case errors.Is(err, net.ErrClosed):
-				return
-			case err != nil:
-				pause(10 * time.Millisecond)
-				continue
-			}
-			wg.Go(func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-				echo(c.(*net.TCPConn))
-			})
-		}
-	})
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // TestHostileFewDescriptors: a tunnel between a client of package net's and a bare
 // origin begins when the process has hardly a descriptor left. It may have to wait
 // for one, and then carries what it has to, or it is refused; nothing is lost.
 func TestHostileFewDescriptors(t *testing.T) {
 	for free := 1; free <= 7; free++ {
 		t.Run(fmt.Sprintf("%d free", free), func(t *testing.T) {
-			port := patientOrigin(t)
+			port := tcpOrigin(t, echo)
 			h := newHouse(t, tls.NoClientCert)
 			r := tcpRig(t, port, h.speaks)
 			first, _ := h.tunnel(r, port) // whatever opens files once has

@@ -2,8 +2,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
+
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 func TestListenerTLSConfig(t *testing.T) {
@@ -74,11 +75,11 @@ listeners:
 
 // pki writes what a listener's TLS is made of into files.
 type pki struct {
-	t    *testing.T
-	dir  string
-	ca   *x509.Certificate
-	key  *ecdsa.PrivateKey
-	next int64
+	t      *testing.T
+	dir    string
+	signer *tls.Certificate
+	ca     *x509.Certificate // of signer
+	next   int64
 }
 
 func newPKI(t *testing.T) *pki {
@@ -99,34 +100,20 @@ func (p *pki) write(name, kind string, der []byte) {
 
 func (p *pki) newCA(name string) {
 	p.t.Helper()
-	p.ca, p.key = nil, nil
-	p.ca, p.key = p.sign("ca.pem", &x509.Certificate{
+	p.signer = nil
+	p.signer = p.sign("ca.pem", &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotAfter: time.Now().Add(365 * 24 * time.Hour),
 	})
+	p.ca = p.signer.Leaf
 }
 
-func (p *pki) sign(file string, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+func (p *pki) sign(file string, template *x509.Certificate) *tls.Certificate {
 	p.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	p.next++
-	template.SerialNumber, template.BasicConstraintsValid, template.NotBefore = big.NewInt(p.next), true, time.Now().Add(-365*24*time.Hour)
-	parent, signer := p.ca, p.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.write(file, "CERTIFICATE", der)
-	return cert, key
+	template.SerialNumber, template.NotBefore = big.NewInt(p.next), time.Now().Add(-365*24*time.Hour)
+	made := proxytest.Issue(p.t, template, p.signer)
+	p.write(file, "CERTIFICATE", made.Leaf.Raw)
+	return made
 }
 
 // server writes a listener's certificate and its key.
@@ -136,8 +123,7 @@ func (p *pki) server(until time.Duration, change func(*x509.Certificate)) {
 	if change != nil {
 		change(template)
 	}
-	_, key := p.sign("cert.pem", template)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := x509.MarshalPKCS8PrivateKey(p.sign("cert.pem", template).PrivateKey)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -149,7 +135,7 @@ func (p *pki) crl(until time.Duration) {
 	p.t.Helper()
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-24 * time.Hour), NextUpdate: time.Now().Add(until),
-	}, p.ca, p.key)
+	}, p.ca, p.signer.PrivateKey.(crypto.Signer))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -46,11 +46,11 @@ func shake(t *testing.T, c *ClientTLS, cert tls.Certificate) (name string, err e
 func TestHostileClientOfARevokedCA(t *testing.T) {
 	root := newCA(t, "root", nil)
 	below := newCA(t, "below", root)
-	server, serverKey := root.sign(&x509.Certificate{DNSNames: []string{"proxy.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	leaf, key := below.sign(&x509.Certificate{
+	server := root.sign(&x509.Certificate{DNSNames: []string{"proxy.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	client := below.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	recent := time.Now().Add(-time.Minute)
+	leaf, recent := client.Leaf, time.Now().Add(-time.Minute)
 	for _, tt := range []struct {
 		name  string
 		lists []*x509.RevocationList
@@ -64,13 +64,13 @@ func TestHostileClientOfARevokedCA(t *testing.T) {
 		for sent, chain := range map[string][][]byte{"alone": {leaf.Raw}, "with its CA's": {leaf.Raw, below.cert.Raw}} {
 			t.Run(tt.name+", "+sent, func(t *testing.T) {
 				c, err := NewClientTLS(TLSMaterial{
-					Certificate: tls.Certificate{Certificate: [][]byte{server.Raw}, PrivateKey: serverKey},
+					Certificate: *server,
 					ClientCAs:   []*x509.Certificate{root.cert, below.cert}, Required: true, CheckRevoked: true, Revoked: tt.lists,
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				name, err := shake(t, c, tls.Certificate{Certificate: chain, PrivateKey: key})
+				name, err := shake(t, c, tls.Certificate{Certificate: chain, PrivateKey: client.PrivateKey})
 				if (err == nil) != tt.fine || tt.fine && name != "payments" {
 					t.Errorf("%q, %v", name, err)
 				}

@@ -1,8 +1,7 @@
 package identity
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,50 +11,30 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/proxy/proxytest"
 )
 
 // ca is a certificate authority of the tests'.
 type ca struct {
 	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	own  *tls.Certificate
+	cert *x509.Certificate // of own
 }
 
+// newCA makes a CA that the one above signs, if there is one.
 func newCA(t *testing.T, name string, above *ca) *ca {
 	t.Helper()
-	c := &ca{t: t}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	if above == nil {
-		above = c
+		above = &ca{t: t}
 	}
-	c.cert, c.key = above.sign(template)
-	return c
+	own := above.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign})
+	return &ca{t: t, own: own, cert: own.Leaf}
 }
 
-func (c *ca) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+func (c *ca) sign(template *x509.Certificate) *tls.Certificate {
 	c.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if template.SerialNumber == nil {
-		template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	}
-	template.BasicConstraintsValid = true
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := c.cert, c.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return cert, key
+	return proxytest.Issue(c.t, template, c.own)
 }
 
 // crl signs a list that is valid from then on for an hour.
@@ -68,7 +47,7 @@ func (c *ca) crl(from time.Time, change func(*x509.RevocationList), serials ...i
 	if change != nil {
 		change(template)
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, c.cert, c.key)
+	der, err := x509.CreateRevocationList(rand.Reader, template, c.cert, c.own.PrivateKey.(crypto.Signer))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -109,7 +88,7 @@ func TestCertificateName(t *testing.T) {
 		{name: "too long", wrong: "cannot be a principal", template: x509.Certificate{Subject: pkix.Name{CommonName: strings.Repeat("x", 256)}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cert, _ := c.sign(&tt.template)
+			cert := c.sign(&tt.template).Leaf
 			got, err := CertificateName(cert)
 			if got != tt.want || (err == nil) != (tt.wrong == "") || err != nil && !strings.Contains(err.Error(), tt.wrong) {
 				t.Errorf("%q, %v", got, err)
@@ -122,7 +101,7 @@ func TestRevocation(t *testing.T) {
 	root := newCA(t, "root", nil)
 	below := newCA(t, "below", root)
 	impostor := newCA(t, "root", nil)
-	leaf, _ := below.sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}})
+	leaf := below.sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}}).Leaf
 	now := time.Now()
 	recent := now.Add(-time.Minute)
 	critical := func(id ...int) func(*x509.RevocationList) {
@@ -178,7 +157,7 @@ func TestRevocation(t *testing.T) {
 func TestClientTLSStands(t *testing.T) {
 	root, below, other := newCA(t, "root", nil), (*ca)(nil), newCA(t, "other", nil)
 	below = newCA(t, "below", root)
-	leaf, _ := below.sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	leaf := below.sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "payments"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}).Leaf
 	now := time.Now()
 	lists := func(of ...*x509.RevocationList) []*x509.RevocationList { return of }
 	for name, tt := range map[string]struct {

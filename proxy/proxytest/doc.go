@@ -24,7 +24,7 @@
 //
 // [AWS] speaks for ECS, SQS and STS, well enough for the real SDK, over a socket
 // or, in a bubble of testing/synctest, without one; [TaskMetadata] is the
-// endpoint that tells a container of its own task.
+// endpoint that tells a container of its own task. [Issue] makes certificates.
 //
 // The package imports nothing of ours, so that the tests of every package may
 // use it. No production code may import it.
