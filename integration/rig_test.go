@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -460,7 +459,8 @@ func (r *rig) metric(sample string) string {
 	r.t.Helper()
 	family, _, _ := strings.Cut(sample, "{")
 	var like []string
-	for l := range strings.Lines(r.metrics()) {
+	text := r.metrics()
+	for l := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(l, sample+" "); ok {
 			return strings.TrimSpace(value)
 		}
