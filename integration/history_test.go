@@ -159,3 +159,44 @@ func TestHistoryFleet(t *testing.T) {
 	}
 	seen("payments-api", "flow", "list", "--family", "payments:41")
 }
+
+// TestOverlaysRequired: a proxy that starts while the database is away takes no
+// traffic before it has what people denied there.
+func TestOverlaysRequired(t *testing.T) {
+	t.Parallel()
+	server := historytest.New(t)
+	w := newWorld(t)
+	w.twoOrigins()
+	store := server.Database(t, "overlays")
+	required := func(c *rigConfig) {
+		setting("history.store", store)(c)
+		setting("history.overlays", "required")(c)
+	}
+	first := w.serve(twoNames, required)
+	if status, _, err := get(t.Context(), first.client(w), "https://allowed.example.test/"); err != nil || status != 200 {
+		t.Fatalf("%d, %v", status, err)
+	}
+	first.awaitRun(`"version"`, "policy", "history", "--store", store, "--json")
+	first.run(nil, "policy", "deny", "--store", store, "--author", "alice", "allowed.example.test").succeeds(t, "denied allowed.example.test")
+	first.awaitReadyz("1 overlay")
+	first.end()
+
+	server.Stop()
+	late := w.serve(twoNames, required, func(c *rigConfig) { c.waits = true })
+	late.expectFaults()
+	late.awaitReadyz("never read, and history.overlays is required")
+	if text := late.readyz(); !strings.Contains(text, "503") && !strings.Contains(text, `"ok":false`) {
+		t.Errorf("/readyz: %s", text)
+	}
+	if said := late.said(); strings.Contains(said, `"message":"listening"`) {
+		t.Errorf("it listens:\n%s", said)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late.listens()
+	if _, _, err := get(t.Context(), late.client(w), "https://allowed.example.test/"); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("what alice denied: %v", err)
+	}
+	late.awaitReadyz("1 overlay")
+}

@@ -120,6 +120,9 @@ type rigConfig struct {
 	under []string
 	// plain asks for the binary as it ships, without the race detector.
 	plain bool
+	// waits is for a product that does not listen yet: there is no addr before
+	// listens is called.
+	waits bool
 	// stdout takes the place of the rig's own reader of flow lines.
 	stdout *os.File
 }
@@ -156,10 +159,18 @@ func (w *world) serve(rules string, opts ...func(*rigConfig)) *rig {
 	r.cmd.Env = append(r.cmd.Env, cfg.env...)
 	r.start(cfg.stdout)
 	w.t.Cleanup(r.end)
-	r.addr = r.awaitLog(`"message":"listening"`)["listener"].(string)
 	r.admin = r.awaitLog("listening for health checks")["admin"].(string)
-	r.awaitLog("policy in force")
+	if !cfg.waits {
+		r.listens()
+	}
 	return r
+}
+
+// listens waits until the product takes connections.
+func (r *rig) listens() {
+	r.t.Helper()
+	r.addr = r.awaitLog(`"message":"listening"`)["listener"].(string)
+	r.awaitLog("policy in force")
 }
 
 func setting(key string, value any) func(*rigConfig) {

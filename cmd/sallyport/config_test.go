@@ -149,6 +149,8 @@ func TestBadConfig(t *testing.T) {
 		{name: "store without a path", file: "history: {store: 'sqlite:'}", want: []string{`history.store: it is no store: "sqlite:" has no path`}},
 		{name: "store that is no URL", env: []string{"SALLYPORT_HISTORY_STORE=postgres://u:hunter2@h:x/d"}, want: []string{"SALLYPORT_HISTORY_STORE: it is no store: the URL cannot be read"}},
 		{name: "empty store", file: "history: {store: ''}", want: []string{"history.store: it is empty", `"off"`}},
+		{name: "overlays required of nothing", file: "history: {store: 'off', overlays: required}", want: []string{"history.overlays (file c.yaml:1): there are no overlays to wait for, history.store (file c.yaml:1) is off", "leave history.overlays optional"}},
+		{name: "overlays required of memory", env: []string{"SALLYPORT_HISTORY_OVERLAYS=required"}, want: []string{"history.overlays (env SALLYPORT_HISTORY_OVERLAYS): there are no overlays to wait for, those in memory (history.store (default)) ended", "set history.store to a file or a database"}},
 		{name: "size without a unit", file: "history: {retention: {size: '64'}}", want: []string{`history.retention.size: "64" is not a size`}},
 		{name: "size too small", file: "history: {retention: {size: 64KiB}}", want: []string{"history.retention.size: 64KiB is less than 1MiB"}},
 		{name: "flows for ever", file: "history: {retention: {flows: 100000h}}", want: []string{"history.retention.flows: 100000h is not within 1m to 9600h"}},
@@ -309,7 +311,7 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"identity.ecs.events_queue": "https://sqs.us-east-1.amazonaws.com/111122223333/q", "drain.wait_for_task": "true",
 		"dns.address": ":53", "dns.answer": "203.0.113.10", "dns.refused": "refused",
 		"credentials": "payments=file:secret", "export.ipfix.collector": "tcp://collector.test:4739", "export.ipfix.mtu": "577",
-		"admin.token": "file:token", "history.store": "sqlite:history.db", "history.instance": "p1", "history.retention.flows": "48h",
+		"admin.token": "file:token", "history.store": "sqlite:history.db", "history.instance": "p1", "history.overlays": "required", "history.retention.flows": "48h",
 		"history.retention.hourly": "48h", "history.retention.daily": "48h", "history.retention.size": "64MiB",
 		"export.ipfix.observation_domain": "77", "export.ipfix.enterprise": "77",
 		"metrics.emf.namespace": "Sallyport", "metrics.emf.services": "77",
@@ -320,7 +322,8 @@ func TestEveryKeyByVariable(t *testing.T) {
 		"inspect.ca_key": {"SALLYPORT_INSPECT_CA_FILE=ca.pem", "SALLYPORT_KEY=x"}, "inspect.origin_ca_file": {"SALLYPORT_ROOTS=x"},
 		"identity.ecs.events_queue": {"SALLYPORT_IDENTITY_ECS_CLUSTERS=prod"},
 		"watch.webhook.url":         {"SALLYPORT_WATCH_WEBHOOK_SECRET=file:secret"}, "watch.webhook.secret": {"SALLYPORT_WATCH_WEBHOOK_URL=https://hooks.test", "SALLYPORT_HOOK=x"},
-		"dns.address": {"SALLYPORT_DNS_ANSWER=203.0.113.10"}, "dns.answer": {"SALLYPORT_DNS_ADDRESS=:53"},
+		"history.overlays": {"SALLYPORT_HISTORY_STORE=sqlite:history.db"},
+		"dns.address":      {"SALLYPORT_DNS_ANSWER=203.0.113.10"}, "dns.answer": {"SALLYPORT_DNS_ADDRESS=:53"},
 	}
 	for _, s := range settings() {
 		if s.env == "" {

@@ -74,7 +74,7 @@ func ambientProxies(env map[string]string) []string {
 
 // check finds what is wrong between keys; single texts were checked before.
 func (l *loaded) check() error {
-	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs(), l.checkInspect(), l.checkIdentity(), l.checkListeners(), l.checkCredentials(), l.checkDNS(), l.checkWatch())
+	return errors.Join(l.checkAddresses(), l.checkHosts(), l.checkTTLs(), l.checkInspect(), l.checkIdentity(), l.checkListeners(), l.checkCredentials(), l.checkDNS(), l.checkWatch(), l.checkOverlays())
 }
 
 func (l *loaded) checkAddresses() error {

@@ -39,7 +39,8 @@
 // history.go opens the memory of what was visited (logging/history), a reader
 // of the bus that never makes a connection wait. The commands that look back
 // (sitecmd.go, flowcmd.go) read a store, or ask a running proxy's API, by one
-// interface (historysource.go, adminclient.go).
+// interface (historysource.go, adminclient.go). Where its overlays are required,
+// no listener is opened before they were read (overlaywait.go).
 //
 // # AWS
 //

@@ -23,6 +23,7 @@ type History struct {
 	// to one of them, or "off".
 	Store     string
 	Instance  string // this proxy's name in a store that several share; "": the host's
+	Overlays  string // optional, or required: no traffic before they were read once
 	Retention HistoryRetention
 }
 
@@ -40,6 +41,7 @@ func historySettings() []setting {
 	return []setting{
 		{key: "history.store", kind: historyStore(), get: func(c *Config) any { return maskStore(c.History.Store) }},
 		{key: "history.instance", kind: optional("a name"), get: func(c *Config) any { return c.History.Instance }},
+		{key: "history.overlays", kind: word("optional", overlaysRequired), get: func(c *Config) any { return c.History.Overlays }},
 		{key: "history.retention.flows", kind: duration(time.Minute, 400*day), get: func(c *Config) any { return c.History.Retention.Flows }},
 		{key: "history.retention.hourly", kind: duration(time.Hour, 4000*day), get: func(c *Config) any { return c.History.Retention.Hourly }},
 		{key: "history.retention.daily", kind: duration(day, 4000*day), get: func(c *Config) any { return c.History.Retention.Daily }},
@@ -51,7 +53,7 @@ func historySettings() []setting {
 // process, a few MiB of it, so that `sallyport site list` has an answer at once.
 func defaultHistory() History {
 	r := history.DefaultRetention(history.Memory)
-	return History{Store: history.Memory, Retention: HistoryRetention{Flows: r.Flows, Hourly: r.Hourly, Daily: r.Daily}}
+	return History{Store: history.Memory, Overlays: "optional", Retention: HistoryRetention{Flows: r.Flows, Hourly: r.Hourly, Daily: r.Daily}}
 }
 
 // historyStore is a store's name. It is not quoted: a URL may hold a password.
@@ -133,6 +135,9 @@ func (l *loaded) historyConfig(ctx context.Context) (history.Config, bool, error
 	if err != nil {
 		return history.Config{}, false, err
 	}
+	if err := l.outlasts(store); err != nil { // now that it is known what a reference leads to
+		return history.Config{}, false, err
+	}
 	size, _ := bytesOf(h.Retention.Size) // checked with the configuration; 0 is the default
 	return history.Config{
 		Store: store, Instance: h.Instance,
@@ -169,6 +174,7 @@ func (d *daemon) buildHistory(ctx context.Context) error {
 		return &fault{code: exitUsage, err: fmt.Errorf("%s: %w", d.cfg.place("history.store"), err)}
 	}
 	d.overlays = newOverlays(d.history, d.cfg.admit, d.log)
+	d.overlays.must = d.cfg.History.Overlays == overlaysRequired
 	return nil
 }
 

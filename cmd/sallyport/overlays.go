@@ -30,6 +30,7 @@ type overlays struct {
 	ended func(ctx context.Context) ([]history.Overlay, error) // all that ever were
 	admit func(*policy.Policy) error
 	log   zerolog.Logger
+	must  bool // nothing is served before they were read once
 
 	mu      sync.Mutex // protects what follows
 	active  []history.Overlay
@@ -52,6 +53,16 @@ func newOverlays(store *history.Store, admit func(*policy.Policy) error, log zer
 		ended: func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, true) },
 		admit: admit, log: log, refused: map[string]string{},
 	}
+}
+
+// awaited reports whether nothing may be served yet, for want of the overlays.
+func (o *overlays) awaited() bool {
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.must && o.readAt.IsZero()
 }
 
 // with reads the overlays and returns the policy's documents with those that
@@ -86,14 +97,22 @@ func (o *overlays) with(ctx context.Context, base []policy.Text) []policy.Text {
 // took notes what the store answered. The lock is held.
 func (o *overlays) took(ctx context.Context, active []history.Overlay, err error) {
 	if err != nil {
-		if o.fault == nil && !errors.Is(ctx.Err(), context.Canceled) {
+		switch {
+		case o.fault != nil || errors.Is(ctx.Err(), context.Canceled):
+		case o.must && o.readAt.IsZero():
+			o.log.Error().Err(err).Msg("the overlays of the policy cannot be read: no traffic is served before they are, history.overlays is required")
+		default:
 			o.log.Warn().Err(err).Int("overlays", len(o.active)).Bool("never_read", o.readAt.IsZero()).
 				Msg("the overlays of the policy cannot be read, the last ones stay")
 		}
 		o.fault = err
 		return
 	}
-	if o.fault != nil {
+	switch {
+	case o.fault == nil:
+	case o.must && o.readAt.IsZero():
+		o.log.Info().Int("overlays", len(active)).Msg("the overlays of the policy have been read: traffic is served from now on")
+	default:
 		o.log.Info().Int("overlays", len(active)).Msg("the overlays of the policy are read again")
 	}
 	o.fault = nil
@@ -211,7 +230,8 @@ func (o *overlays) last() (who, note string) {
 	return o.who, o.note
 }
 
-// checks tell how the overlays are. Old ones are in force none the less.
+// checks tell how the overlays are. Old ones are in force none the less: only
+// those that must be read and never were are a reason to send clients away.
 func (o *overlays) checks() []console.Check {
 	if o == nil {
 		return nil
@@ -219,7 +239,13 @@ func (o *overlays) checks() []console.Check {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	detail := counted(len(o.active), "overlay")
+	ok := !o.must || !o.readAt.IsZero()
 	switch {
+	case !ok:
+		detail = "never read, and history.overlays is required: no traffic is served before they are"
+		if o.fault != nil {
+			detail += ": " + o.fault.Error()
+		}
 	case o.fault != nil && o.readAt.IsZero():
 		detail = "never read: " + o.fault.Error()
 	case o.fault != nil:
@@ -228,5 +254,5 @@ func (o *overlays) checks() []console.Check {
 	if n := len(o.refused); n > 0 {
 		detail += "; refused: " + strings.Join(slices.Sorted(maps.Keys(o.refused)), ", ")
 	}
-	return []console.Check{{Name: "policy_overlays", OK: true, Detail: detail}}
+	return []console.Check{{Name: "policy_overlays", OK: ok, Detail: detail}}
 }

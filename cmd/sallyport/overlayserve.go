@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
+	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/policy"
 )
 
@@ -18,7 +20,7 @@ func (d *daemon) readPolicy(ctx context.Context, why look) ([]policy.Text, error
 
 // overlaid puts the overlays on top of the first policy. A store that is not
 // there is said, and tried again: what they allow is denied until then, and what
-// they deny is as the policy says.
+// they deny is as the policy says, unless the overlays are required.
 func (d *daemon) overlaid(ctx context.Context, p *policy.Policy) (*policy.Policy, error) {
 	texts := d.overlays.with(ctx, d.cfg.sources.texts)
 	if len(texts) == len(d.cfg.sources.texts) {
@@ -52,6 +54,16 @@ func (d *daemon) inForce() []policy.Text {
 		return *texts
 	}
 	return nil
+}
+
+// base returns the documents of the policy in force that are no overlays. While
+// none is in force there is nothing that a change could be checked with.
+func (d *daemon) base() ([]policy.Text, error) {
+	texts := d.inForce()
+	if texts == nil {
+		return nil, fmt.Errorf("%w: no policy is in force before its overlays have been read", history.ErrUnavailable)
+	}
+	return underneath(texts), nil
 }
 
 // underneath returns the documents that are no overlays.

@@ -115,7 +115,11 @@ func (d *daemon) addOverlay(r *http.Request, dec *json.Decoder) (any, error) {
 	if err := decode(dec, &c); err != nil {
 		return nil, err
 	}
-	result, err := c.change(r.Context(), d.history, underneath(d.inForce()))
+	base, err := d.base()
+	if err != nil {
+		return nil, err
+	}
+	result, err := c.change(r.Context(), d.history, base)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +156,11 @@ func (d *daemon) rollBack(r *http.Request, dec *json.Decoder) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rollback(r.Context(), d.history, &v, underneath(d.inForce()), s.Author, s.Reason)
+	base, err := d.base()
+	if err != nil {
+		return nil, err
+	}
+	return rollback(r.Context(), d.history, &v, base, s.Author, s.Reason)
 }
 
 func (d *daemon) listOverlays(r *http.Request) (any, error) {

@@ -61,7 +61,8 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-// daemon is the house, wired: every socket is bound, nothing runs yet.
+// daemon is the house, wired: every socket is bound but for those that wait for
+// overlays, nothing runs yet.
 type daemon struct {
 	cfg         *loaded
 	ca          *tls.Certificate // nil: nothing can be inspected
@@ -74,6 +75,7 @@ type daemon struct {
 	emfLines    *logging.AsyncWriter
 	history     *history.Store                // nil: nothing is remembered
 	overlays    *overlays                     // nil: likewise
+	first       *policy.Policy                // that waits for overlays, see trafficTasks; nil: it waits for none
 	texts       atomic.Pointer[[]policy.Text] // of the policy in force
 	ledger      *budget.Ledger
 	watcher     *anomaly.Watcher // nil: nobody looks
@@ -90,12 +92,13 @@ type daemon struct {
 	steering    *steer.Server // nil: no DNS server is configured
 	admin       net.Listener
 	console     *console.Handler
+	opened      atomic.Bool // the policy is in force and the listeners are bound
 	draining    atomic.Bool
 	outliving   atomic.Pointer[string] // what is still waited for; nil: nothing
 }
 
 // build makes the parts and binds the sockets. The policy is in force before
-// there is a socket. When a step fails, what was opened is closed.
+// there is a socket for traffic. When a step fails, what was opened is closed.
 func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.Writer) (_ *daemon, err error) {
 	d := &daemon{cfg: l, live: policy.NewLive(), talk: logging.Async(stderr, 0)}
 	d.token = adminToken{entry: l.Admin.Token, place: l.place("admin.token")}
@@ -146,9 +149,6 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	}
 	d.advice = &advice{log: d.log, look: d.lookAtCallers}
 	d.metrics = metrics.New(d.metricsConfig())
-	d.live.Swap(p)
-	d.metrics.PolicyLoaded(p.Version(), time.Now())
-	d.remember(p.Version(), l.sources.texts)
 	if d.admin, err = new(net.ListenConfig).Listen(ctx, "tcp", l.Admin.Address); err != nil {
 		return nil, bindFault("admin.address", l.origins["admin.address"], err)
 	}
@@ -168,8 +168,12 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 	if err != nil {
 		return nil, err
 	}
-	if err = d.proxy.Listen(ctx); err != nil {
-		return nil, bindFault("listeners", l.origins["listeners"], err)
+	if d.overlays.awaited() {
+		d.first = p
+		return d, nil
+	}
+	if err = d.open(ctx, p); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -329,7 +333,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	d.announce()
 	return inStages(ctx,
-		append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run}),
+		d.trafficTasks(append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run})),
 		d.watchTasks(),
 		slices.Concat(d.callers.tasks(), d.lapseTasks(), d.recordTasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
@@ -411,7 +415,7 @@ func (d *daemon) cut() {
 // announce says once, at the start, everything that an operator asks for
 // first when something is wrong.
 func (d *daemon) announce() {
-	b, p := readBuild(), d.live.Current()
+	b := readBuild()
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur < 4096 {
 		// The runtime has raised the soft limit to the hard one already.
@@ -422,9 +426,6 @@ func (d *daemon) announce() {
 	}
 	d.log.Info().Str("version", b.Version).Str("revision", b.Revision).Str("go", b.Go).Uint64("descriptors", files.Cur).
 		Interface("config", d.cfg.tree()).Interface("origins", d.cfg.origins).Msg("configuration")
-	for _, a := range d.proxy.Addrs() {
-		d.log.Info().Stringer(logging.FieldListener, a).Msg("listening")
-	}
 	if d.ca != nil {
 		d.log.Info().Stringer("ca", d.ca.Leaf.Subject).Time("expires", d.ca.Leaf.NotAfter).Str("fingerprint", fingerprint(d.ca.Leaf)).
 			Msg("connections are inspected where a rule says so")
@@ -434,6 +435,14 @@ func (d *daemon) announce() {
 		d.log.Info().Stringer("dns", d.steering.Addr()).Strs("answer", d.cfg.DNS.Answer).Msg("answering questions for names")
 	}
 	d.log.Info().Stringer("admin", d.admin.Addr()).Msg("listening for health checks and metrics")
+}
+
+// announceTraffic says where clients connect, and what decides about them.
+func (d *daemon) announceTraffic() {
+	p := d.live.Current()
+	for _, a := range d.proxy.Addrs() {
+		d.log.Info().Stringer(logging.FieldListener, a).Msg("listening")
+	}
 	d.log.Info().Str(logging.FieldPolicy, p.Version()).Int("rules", len(p.Rules())).Int("callers", p.Sources()).Strs("sources", d.cfg.Policy).Msg("policy in force")
 	logWarnings(d.log, p)
 	d.advice.say()

@@ -47,6 +47,7 @@ type house struct {
 	origin     string // its port
 	signals    chan os.Signal
 	flowLog    buffer
+	talkLog    buffer
 	ended      chan error
 }
 
@@ -95,7 +96,7 @@ reload: {every: 0s}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.daemon, err = build(t.Context(), l, p, &h.flowLog, io.Discard); err != nil {
+	if h.daemon, err = build(t.Context(), l, p, &h.flowLog, &h.talkLog); err != nil {
 		t.Fatal(err)
 	}
 	go func() { h.ended <- h.run(context.WithoutCancel(t.Context()), h.signals) }()

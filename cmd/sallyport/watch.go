@@ -121,15 +121,19 @@ func readHookSecret(ctx context.Context, entry string) (string, error) {
 
 // ownSocket reports whether an address is one of the proxy's own sockets.
 func (d *daemon) ownSocket(a netip.AddrPort) bool {
+	same := func(o netip.AddrPort) bool {
+		return o.Port() == a.Port() && (o.Addr().Unmap() == a.Addr() || o.Addr().IsUnspecified() && a.Addr().IsLoopback())
+	}
 	own := d.proxyConfig().OwnSockets
+	if !d.opened.Load() {
+		return slices.ContainsFunc(own, same) // the proxy has none yet
+	}
 	for _, l := range d.proxy.Addrs() {
 		if ap, err := netip.ParseAddrPort(l.String()); err == nil {
 			own = append(own, ap)
 		}
 	}
-	return slices.ContainsFunc(own, func(o netip.AddrPort) bool {
-		return o.Port() == a.Port() && (o.Addr().Unmap() == a.Addr() || o.Addr().IsUnspecified() && a.Addr().IsLoopback())
-	})
+	return slices.ContainsFunc(own, same)
 }
 
 // watchTasks are those that need the memory, and the last connection's end.
