@@ -62,8 +62,8 @@ func newBatch() *batch {
 func (b *batch) empty() bool { return len(b.sums) == 0 && len(b.flows) == 0 && b.gap == Gap{} }
 
 // sum returns the sum of a site in an hour, nil when there are too many.
-func (b *batch) sum(state *siteState, at time.Time) *sum {
-	k := sumKey{state.id, floorDiv(at.Unix(), 3600)}
+func (b *batch) sum(state *siteState, hour int64, at time.Time) *sum {
+	k := sumKey{state.id, hour}
 	s := b.sums[k]
 	if s == nil {
 		if len(b.sums) >= maxSums {

@@ -61,9 +61,8 @@ func bit(b bool) uint64 {
 	return 0
 }
 
-// id returns the site's ID.
-func (k *siteKey) id() string {
-	var d digest
+// site adds what a site's ID is made of.
+func (d *digest) site(k *siteKey) {
 	d.text(k.Cluster, k.Service, k.Family, k.Source, k.Principal, k.VPCEndpoint)
 	d.number(bit(k.Unidentified), uint64(k.Via), uint64(k.Protocol))
 	d.text(k.Host)
@@ -73,7 +72,6 @@ func (k *siteKey) id() string {
 	d.ref(k.Call.Source)
 	d.number(uint64(k.verdict), bit(k.wouldDeny))
 	d.text(string(k.reason), k.rule)
-	return d.String()
 }
 
 // taskID returns the ID of a task's row, "" for none.

@@ -33,19 +33,26 @@ const (
 // by themselves: what it does under its lock is a few look-ups in maps, which is
 // less than it would cost to hand the event to anybody else.
 type observer struct {
-	mu    sync.Mutex // protects what follows, batch included
-	batch *batch
-	full  int // flows that a batch may hold
+	mu      sync.Mutex // protects what follows, batch included
+	batch   *batch
+	batches uint64 // that were taken
+	full    int    // flows that a batch may hold
 
 	perSite int                 // flows of a site that a batch keeps; below 0 all
 	open    map[uint64]struct{} // hashes of the IDs of flows that were kept and have not ended
 
-	states map[siteKey]*siteState
+	states map[string]*siteState   // by the digest of their keys
 	tasks  map[*policy.Task]string // to their IDs
 	seed   maphash.Seed
 	names  map[crowdKey]*crowd
 	hour   int64 // of names
 	stats  Stats
+
+	// key and digest are of the event that is observed. They are here because what
+	// a connection has on its stack for them makes the stack grow, which costs more
+	// than all that is done with them.
+	key    siteKey
+	digest digest
 }
 
 // siteState is what is remembered of a site between batches.
@@ -55,6 +62,15 @@ type siteState struct {
 	hour   int64           // in which it was counted among its caller's targets
 	traits map[trait]int64 // to the hour in which it was written last
 	tasks  int             // of the traits
+	now    current
+}
+
+// current is what an event at a site most likely adds to, again.
+type current struct {
+	batch uint64 // number of the batch that sum is in
+	hour  int64
+	sum   *sum
+	task  *policy.Task // that is marked in sum
 }
 
 // trait is a task or a revision that was seen at a site.
@@ -83,7 +99,7 @@ type crowd struct {
 func newObserver(full, perSite int) *observer {
 	return &observer{
 		batch: newBatch(), full: full, perSite: perSite, open: map[uint64]struct{}{},
-		states: map[siteKey]*siteState{}, tasks: map[*policy.Task]string{},
+		states: map[string]*siteState{}, tasks: map[*policy.Task]string{},
 		seed: maphash.MakeSeed(), names: map[crowdKey]*crowd{},
 	}
 }
@@ -91,7 +107,6 @@ func newObserver(full, perSite int) *observer {
 // observe adds an event to the batch, and reports whether it is time to write.
 func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	r := &e.Record
-	key := keyOf(r)
 	at := r.Start
 	if e.Kind == flow.Closed {
 		at = r.End
@@ -102,8 +117,9 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stats.Events++
-	state, known := o.place(&key, at)
-	sum := o.batch.sum(state, at)
+	o.key.set(r)
+	state, known := o.place(at)
+	sum := o.sum(state, at)
 	if sum == nil {
 		o.batch.gap.Events++
 		o.stats.Dropped++
@@ -111,7 +127,7 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	}
 	sum.add(e, at)
 	o.mark(sum, state, r, at)
-	if !o.wants(e, sum) || !known && !o.keeps(crowdKey{key.Caller, listed(&key)}) {
+	if !o.wants(e, sum) || !known && !o.keeps() {
 		o.stats.Unkept++
 		return false
 	}
@@ -119,52 +135,78 @@ func (o *observer) observe(e *flow.Event, now time.Time) (due bool) {
 	return len(o.batch.flows) >= o.full/2
 }
 
-// place returns the site of an event, and whether it is the event's own and not
+// place returns the site of the event, and whether it is the event's own and not
 // [Other]'s. A site that was seen in this hour needs no counting.
-func (o *observer) place(key *siteKey, at time.Time) (*siteState, bool) {
+func (o *observer) place(at time.Time) (*siteState, bool) {
 	o.turn(at)
-	if s := o.states[*key]; s != nil && s.hour == o.hour {
+	if s := o.known(); s != nil && s.hour == o.hour {
 		return s, true
 	}
-	known := o.fold(key)
-	s := o.state(key)
-	if known {
+	whole := o.fold()
+	s := o.state()
+	if whole {
 		s.hour = o.hour
 	}
-	return s, known
+	return s, whole
 }
 
-// keyOf returns the site of a record.
-func keyOf(r *flow.Record) siteKey {
-	k := siteKey{
-		Caller: Caller{Source: legible(r.Source), Principal: legible(r.Principal), VPCEndpoint: legible(r.VPCEndpoint), Unidentified: r.Unidentified},
-		Target: Target{
-			Via: r.Via, Protocol: r.Protocol, Host: legible(r.Host), Port: r.Port, Inspected: r.Inspected, S3: r.S3,
-		},
-		verdict: r.Verdict, wouldDeny: r.WouldDeny, reason: r.Reason, rule: legible(r.Rule),
+// known returns the state of the event's site, nil for none.
+func (o *observer) known() *siteState {
+	o.digest.buf = o.digest.buf[:0]
+	o.digest.site(&o.key)
+	return o.states[string(o.digest.buf)]
+}
+
+// sum returns what the event is added to, nil when there are too many.
+func (o *observer) sum(state *siteState, at time.Time) *sum {
+	hour := floorDiv(at.Unix(), 3600)
+	c := &state.now
+	if c.sum == nil || c.batch != o.batches || c.hour != hour {
+		*c = current{batch: o.batches, hour: hour, sum: o.batch.sum(state, hour, at)}
 	}
+	return c.sum
+}
+
+// set makes k the site of a record. It sets field by field: a value would be put
+// together on the stack.
+func (k *siteKey) set(r *flow.Record) {
+	*k = siteKey{}
+	k.Source, k.Principal, k.VPCEndpoint = legible(r.Source), legible(r.Principal), legible(r.VPCEndpoint)
+	k.Unidentified = r.Unidentified
+	k.Via, k.Protocol, k.Host, k.Port, k.Inspected, k.S3 = r.Via, r.Protocol, legible(r.Host), r.Port, r.Inspected, r.S3
+	k.verdict, k.wouldDeny, k.reason, k.rule = r.Verdict, r.WouldDeny, r.Reason, legible(r.Rule)
 	if t := r.Task; t != nil {
 		k.Cluster, k.Service, k.Family = legible(t.Cluster), legible(t.Service), legible(t.Family)
 	}
-	if c := r.Asked; c != nil {
-		k.S3 = c.Ref
-		k.Call = Call{Host: c.Host.String(), Operation: c.Operation, ACL: c.ACL, Scheme: c.Signer.Scheme, Account: legible(c.Signer.Account), Source: legibleRef(c.Source.Ref)}
+	if r.Asked != nil {
+		k.S3 = r.Asked.Ref
+		k.Call.set(r.Asked)
 	}
-	k.S3 = legibleRef(k.S3)
-	return k
+	legibleRef(&k.S3)
 }
 
-func legibleRef(r policy.S3Ref) policy.S3Ref {
+// set makes c what a request asked.
+func (c *Call) set(asked *policy.S3Call) {
+	c.Host, c.Operation, c.ACL = asked.Host.String(), asked.Operation, asked.ACL
+	c.Scheme, c.Account = asked.Signer.Scheme, legible(asked.Signer.Account)
+	c.Source = asked.Source.Ref
+	legibleRef(&c.Source)
+}
+
+func legibleRef(r *policy.S3Ref) {
+	if r.Form == "" {
+		return
+	}
 	r.Bucket, r.AccessPoint, r.Account, r.Region = legible(r.Bucket), legible(r.AccessPoint), legible(r.Account), legible(r.Region)
-	return r
 }
 
 // listed reports whether a rule allows what was asked.
 func listed(k *siteKey) bool { return k.verdict == policy.Allow && !k.wouldDeny }
 
-// fold makes [Other] of a target that is beyond the bound of its caller. It
-// reports whether the target stayed itself.
-func (o *observer) fold(k *siteKey) bool {
+// fold makes [Other] of the event's target if it is beyond the bound of its
+// caller. It reports whether the target stayed itself.
+func (o *observer) fold() bool {
+	k := &o.key
 	c := o.crowd(crowdKey{k.Caller, listed(k)})
 	h := maphash.Comparable(o.seed, k.Target)
 	if _, known := c.hour[h]; known {
@@ -244,30 +286,32 @@ func (o *observer) wants(e *flow.Event, s *sum) bool {
 }
 
 // keeps reports whether another flow to [Other] is kept.
-func (o *observer) keeps(k crowdKey) bool {
-	c := o.crowd(k)
+func (o *observer) keeps() bool {
+	c := o.crowd(crowdKey{o.key.Caller, listed(&o.key)})
 	c.flows++
 	return c.flows <= otherFlows
 }
 
-func (o *observer) state(k *siteKey) *siteState {
-	if s := o.states[*k]; s != nil {
+// state returns the state of the event's site.
+func (o *observer) state() *siteState {
+	if s := o.known(); s != nil {
 		return s
 	}
 	if len(o.states) >= maxStates {
 		clear(o.states) // those in use are back at once
 	}
-	s := &siteState{id: k.id(), key: *k, traits: map[trait]int64{}, hour: -1}
-	o.states[*k] = s
+	s := &siteState{id: o.digest.String(), key: o.key, traits: map[trait]int64{}, hour: -1}
+	o.states[string(o.digest.buf)] = s
 	return s
 }
 
 // mark notes whose task was seen at a site, once an hour.
 func (o *observer) mark(sum *sum, s *siteState, r *flow.Record, at time.Time) {
-	if r.Task == nil {
+	if r.Task == nil || r.Task == s.now.task {
 		return
 	}
 	sum.task = o.task(r.Task, at)
+	s.now.task = r.Task
 	hour := at.Unix() / 3600
 	if id := legible(r.Task.ID()); id != "" {
 		o.note(sum, s, trait{traitTask, id}, hour, at)
@@ -329,6 +373,7 @@ func (o *observer) take() *batch {
 	}
 	b := o.batch
 	o.batch = newBatch()
+	o.batches++
 	return b
 }
 

@@ -161,8 +161,11 @@ func (s *Store) reader() (*database, error) {
 }
 
 // Observe implements [flow.Reader]. It never waits.
-func (s *Store) Observe(e flow.Event) {
-	if s.observer.observe(&e, s.cfg.Clock()) {
+func (s *Store) Observe(e flow.Event) { s.Borrow(&e) }
+
+// Borrow implements [flow.Borrower].
+func (s *Store) Borrow(e *flow.Event) {
+	if s.observer.observe(e, s.cfg.Clock()) {
 		select {
 		case s.due <- struct{}{}:
 		default: // it is known
