@@ -13,7 +13,10 @@ type Replayed struct {
 	// Unjudged counts attempts about which no policy is asked: no name was
 	// learned, or they were ended for what they carried, where they led, or how
 	// many there were.
-	Unjudged     int64    `json:"unjudged"`
+	Unjudged int64 `json:"unjudged"`
+	// Undecided counts attempts whose names were too many to be kept: the
+	// candidate may answer them otherwise, or not.
+	Undecided    int64    `json:"undecided"`
 	NewlyDenied  []Change `json:"newly_denied"`
 	NewlyAllowed []Change `json:"newly_allowed"`
 	// Report means that the candidate is in report mode for some of the callers:
@@ -55,6 +58,10 @@ func Replay(candidate, baseline *Policy, seen []Seen) Replayed {
 	for i := range sums {
 		s := &sums[i]
 		if s.Query.Via == ViaDNS {
+			continue
+		}
+		if s.Folded {
+			r.Undecided += s.Count
 			continue
 		}
 		if s.Query.Host.IsZero() || (s.Verdict == Deny && unclear(s.Reason)) {

@@ -23,6 +23,9 @@ type Seen struct {
 	// SourceName is the policy source that the caller belonged to, "" for none.
 	SourceName string
 	Host       string // the name or address asked for, as recorded; "" when none could be learned
+	// Folded means that Host stands for names that were too many to be kept: which
+	// they were is not known, and no policy can be asked about them.
+	Folded bool
 	// Peer is an address that the name led to, invalid when none was dialled, or
 	// none is known any more.
 	Peer netip.Addr
@@ -166,6 +169,7 @@ func compareSeen(a, b *Seen) int {
 		cmp.Compare(a.Reason, b.Reason),
 		cmp.Compare(a.Rule, b.Rule),
 		cmp.Compare(boolRank(a.WouldDeny), boolRank(b.WouldDeny)),
+		cmp.Compare(boolRank(a.Folded), boolRank(b.Folded)),
 	)
 }
 

@@ -83,6 +83,8 @@ func (g *suggester) why(k *keptSeen) (why LeftOutWhy, detail string) {
 	s, h := k.Seen, k.query.Host
 	_, literal := h.Addr()
 	switch odd := g.odd[s]; {
+	case s.Folded:
+		return LeftOutNoName, "there were too many names to keep them"
 	case h.IsZero():
 		return LeftOutNoName, "no rule can name it"
 	case odd != "":

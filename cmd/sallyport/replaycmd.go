@@ -36,22 +36,33 @@ func replayCommand() *cobra.Command {
 		case len(r.NewlyDenied) > 0:
 			err = errNo
 		case r.Attempts == 0:
-			err = &fault{err: errors.New("nothing was replayed: what was asked for was never observed, which proves nothing"), hint: "sallyport site list tells what was"}
+			err = nothingReplayed(&r)
 		}
 		return err
 	}
 	return cmd
 }
 
+// nothingReplayed says why there was nothing to judge.
+func nothingReplayed(r *policy.Replayed) error {
+	if r.Undecided > 0 {
+		return &fault{err: fmt.Errorf("nothing was replayed: none of %s kept its name, which proves nothing", attempts(r.Undecided)), hint: "the flow log has all of them: --flows FILE"}
+	}
+	return &fault{err: errors.New("nothing was replayed: what was asked for was never observed, which proves nothing"), hint: "sallyport site list tells what was"}
+}
+
 // talkReplay tells a replay to a person. than says what the answers differ from,
 // "" for what happened.
 func talkReplay(w io.Writer, r *policy.Replayed, than string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s at %s replayed", counted64(r.Attempts, "attempt"), counted(r.Sites, "site"))
+	fmt.Fprintf(&b, "%s at %s replayed", attempts(r.Attempts), counted(r.Sites, "site"))
 	if r.Unjudged > 0 {
 		fmt.Fprintf(&b, "; %d more ended for what no policy decides", r.Unjudged)
 	}
 	b.WriteString("\n")
+	if r.Undecided > 0 {
+		fmt.Fprintf(&b, "%s cannot be decided: there were too many names to keep them\n", attempts(r.Undecided))
+	}
 	if r.Report {
 		b.WriteString("the candidate is in report mode: it is replayed as if it were enforced\n")
 	}
@@ -62,7 +73,7 @@ func talkReplay(w io.Writer, r *policy.Replayed, than string) error {
 		fmt.Fprintf(&b, "%s%s: %d\n", part.title, than, len(part.changes))
 		table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		for _, c := range part.changes {
-			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\tlast %s\n", c.Caller, c.Site, deciding(c.After), counted64(c.Count, "attempt"), c.Last.UTC().Format("2006-01-02 15:04 UTC"))
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\tlast %s\n", c.Caller, c.Site, deciding(c.After), attempts(c.Count), c.Last.UTC().Format("2006-01-02 15:04 UTC"))
 		}
 		if err := table.Flush(); err != nil {
 			return err
@@ -80,11 +91,11 @@ func deciding(a policy.Answer) string {
 	return fmt.Sprintf("%s %q", a.Reason, a.Rule)
 }
 
-func counted64(n int64, noun string) string {
+func attempts(n int64) string {
 	if n == 1 {
-		return "1 " + noun
+		return "1 attempt"
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d attempts", n)
 }
 
 func diffCommand() *cobra.Command {

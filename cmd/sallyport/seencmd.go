@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/logging/flow"
 	"github.com/sallyport/sallyport/logging/history"
 	"github.com/sallyport/sallyport/policy"
 )
@@ -64,13 +65,13 @@ func readEvidence(cmd *cobra.Command) ([]policy.Seen, error) {
 }
 
 // seenIn reads the sites of a store as observations. The flows tell which of
-// them lead to private addresses.
+// them lead to private addresses, and some of the names that were too many.
 func seenIn(ctx context.Context, store historySource, f history.Filter) ([]policy.Seen, error) {
 	sites, err := store.Sites(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("read what was observed: %w", err)
 	}
-	peers, err := privatePeers(ctx, store, f)
+	told, err := lookAtFlows(ctx, store, f)
 	if err != nil {
 		return nil, fmt.Errorf("read what was observed: %w", err)
 	}
@@ -81,7 +82,11 @@ func seenIn(ctx context.Context, store historySource, f history.Filter) ([]polic
 			continue // the connection behind the question is a site itself
 		}
 		seen := seenAt(s)
-		seen.Peer = peers[s.ID]
+		if s.Host == history.Other {
+			all = append(all, unfolded(&seen, told.folded[s.ID])...)
+			continue
+		}
+		seen.Peer = told.peers[s.ID]
 		all = append(all, seen)
 	}
 	return all, nil
@@ -90,23 +95,65 @@ func seenIn(ctx context.Context, store historySource, f history.Filter) ([]polic
 // lookedAt bounds how many flows are looked at for their addresses.
 const lookedAt = 20_000
 
-// privatePeers returns private addresses that sites led to, by the newest flows:
-// of those that report mode let through, and of all.
-func privatePeers(ctx context.Context, store historySource, f history.Filter) (map[string]netip.Addr, error) {
-	peers := map[string]netip.Addr{}
+// toldByFlows is what the sites do not tell, by the site's ID.
+type toldByFlows struct {
+	peers  map[string]netip.Addr     // a private address that the site led to
+	folded map[string][]history.Flow // those that were counted as [history.Other], and have a question
+}
+
+// lookAtFlows looks at the newest flows: of those that report mode let through,
+// and of all.
+func lookAtFlows(ctx context.Context, store historySource, f history.Filter) (*toldByFlows, error) {
+	told := &toldByFlows{peers: map[string]netip.Addr{}, folded: map[string][]history.Flow{}}
+	taken := map[string]bool{}
 	would := true
 	for _, only := range []*bool{&would, nil} {
 		f.WouldDeny, f.Limit = only, lookedAt
-		for flow, err := range store.Flows(ctx, f) {
+		for fl, err := range store.Flows(ctx, f) {
 			if err != nil {
 				return nil, err
 			}
-			if a := flow.Peer.Addr(); a.IsValid() && policy.ClassifyAddress(a) != policy.AddressGlobal {
-				peers[flow.Site] = a
+			if a := fl.Peer.Addr(); a.IsValid() && policy.ClassifyAddress(a) != policy.AddressGlobal {
+				told.peers[fl.Site] = a
+			}
+			if _, asks := fl.Query(); asks && fl.Folded() && !taken[fl.ID] {
+				taken[fl.ID] = true
+				told.folded[fl.Site] = append(told.folded[fl.Site], fl)
 			}
 		}
 	}
-	return peers, nil
+	return told, nil
+}
+
+// unfolded takes the flows whose names are known out of a sum of names that are
+// not, and returns them and what is left of it.
+func unfolded(sum *policy.Seen, flows []history.Flow) []policy.Seen {
+	var all []policy.Seen
+	sum.Folded = true
+	for i := range flows {
+		f := &flows[i]
+		one := *sum
+		one.Query, _ = f.Query()
+		one.Folded, one.Host, one.Peer, one.First, one.Last = false, f.Host, f.Peer.Addr(), f.Start, f.Start
+		one.Tasks, one.Revisions = 0, nil
+		if f.Task != nil {
+			one.Tasks = 1
+			if n := f.Task.Revision; n > 0 {
+				one.Revisions = []int{n}
+			}
+		}
+		one.Count, one.Failed, one.BytesSent, one.BytesReceived = 1, 0, f.BytesSent, f.BytesReceived
+		if f.Verdict == policy.Allow && f.Outcome != flow.OutcomeOK && !f.End.IsZero() {
+			one.Failed = 1
+		}
+		all = append(all, one)
+		sum.Count, sum.Failed = sum.Count-1, max(sum.Failed-one.Failed, 0)
+		sum.BytesSent, sum.BytesReceived = max(sum.BytesSent-one.BytesSent, 0), max(sum.BytesReceived-one.BytesReceived, 0)
+	}
+	if sum.Count > 0 {
+		all = append(all, *sum)
+	}
+	return all
 }
 
 // seenAt returns a site as an observation.

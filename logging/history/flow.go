@@ -42,3 +42,7 @@ type Flow struct {
 
 	folded bool // its site is Other's
 }
+
+// Folded reports whether the flow is counted at a site of [Other]: its Host is
+// its own, and the rest of its Target is not.
+func (f *Flow) Folded() bool { return f.folded }

@@ -345,3 +345,47 @@ func TestFollow(t *testing.T) {
 		t.Errorf("then %+v", f)
 	}
 }
+
+// TestQuestionOfFolded: a flow of [history.Other] asks by its own host where its
+// own port is known, and never for a bucket that was not kept.
+func TestQuestionOfFolded(t *testing.T) {
+	s := open(t, history.Config{PerSite: -1, Clock: fixedClock})
+	for i := range 1024 {
+		tell(s, record(func(r *flow.Record) { r.Host = fmt.Sprintf("x%d.example", i) }))
+	}
+	type question struct {
+		host string
+		port uint16
+		asks bool
+	}
+	want := map[string]question{}
+	for _, one := range []struct {
+		question
+		change func(*flow.Record)
+	}{
+		{question{"late.example", 8443, true}, func(r *flow.Record) { r.Port, r.Peer = 8443, netip.MustParseAddrPort("203.0.113.7:8443") }},
+		{question{"six.example", 443, true}, func(r *flow.Record) { r.Peer = netip.MustParseAddrPort("[2001:db8::7]:443") }},
+		{question{"never-dialled.example", 0, false}, func(r *flow.Record) { r.Port, r.Peer = 8443, netip.AddrPort{} }},
+		{question{"acme.s3.us-east-1.amazonaws.com", 0, false}, nil},
+		{question{"not a name", 0, false}, nil},
+	} {
+		r := record(func(r *flow.Record) {
+			if r.Host = one.host; one.change != nil {
+				one.change(r)
+			}
+		})
+		want[r.ID] = one.question
+		tell(s, r)
+	}
+	s.end()
+	for id, want := range want {
+		f, err := s.Flow(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, asks := f.Query()
+		if asks != want.asks || asks && (q.Host.String() != want.host || q.Port != want.port || q.Protocol != policy.ProtocolTLS || q.Source.Task == nil) {
+			t.Errorf("%s: %+v, %v", want.host, q, asks)
+		}
+	}
+}

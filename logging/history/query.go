@@ -9,16 +9,24 @@ import (
 
 // Query returns the question that the policy was asked, so that another policy
 // can be asked it. At is the flow's start. It reports false where there is
-// none: no name was learned, or the flow was one of too many ([Other]).
+// none: no name was learned, or the flow was one of too many ([Other]) and its
+// own port is not known, or it went to S3, of which the bucket was not kept.
 //
 // A DNS question is asked as TLS on 443; the DNS server asks for HTTP on 80,
 // too, and answers when either is allowed. What a tunnel carries is what was
 // found in it: ProtocolTCP, where nobody looked.
 func (f *Flow) Query() (policy.Query, bool) {
+	t := f.Target
 	if f.folded {
+		// Of the target only the host is the flow's own. The port that was dialled
+		// is the one that was asked for.
+		t.Port = f.Peer.Port()
+	}
+	q, ok := query(&f.Caller, &t, f.Client.Addr(), f.Task, f.Start)
+	if _, isS3 := policy.ParseS3Host(q.Host); f.folded && (q.Port == 0 || isS3) {
 		return policy.Query{}, false
 	}
-	return query(&f.Caller, &f.Target, f.Client.Addr(), f.Task, f.Start)
+	return q, ok
 }
 
 // Query returns the question of the site's last visitor, see [Flow.Query]. A
