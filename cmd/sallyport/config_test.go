@@ -148,6 +148,7 @@ func TestBadConfig(t *testing.T) {
 		{name: "unknown store", file: "history: {store: 'mysql://h/d'}", want: []string{"history.store: it is no store", "sqlite::memory:"}},
 		{name: "store without a path", file: "history: {store: 'sqlite:'}", want: []string{`history.store: it is no store: "sqlite:" has no path`}},
 		{name: "store that is no URL", env: []string{"SALLYPORT_HISTORY_STORE=postgres://u:hunter2@h:x/d"}, want: []string{"SALLYPORT_HISTORY_STORE: it is no store: the URL cannot be read"}},
+		{name: "store whose CA is not there", file: "history: {store: 'postgres://u:hunter2@h/d?sslmode=verify-full&sslrootcert=/none/ca.pem'}", want: []string{"history.store: it is no store: the URL names a file that cannot be read: open /none/ca.pem"}},
 		{name: "empty store", file: "history: {store: ''}", want: []string{"history.store: it is empty", `"off"`}},
 		{name: "overlays required of nothing", file: "history: {store: 'off', overlays: required}", want: []string{"history.overlays (file c.yaml:1): there are no overlays to wait for, history.store (file c.yaml:1) is off", "leave history.overlays optional"}},
 		{name: "overlays required of memory", env: []string{"SALLYPORT_HISTORY_OVERLAYS=required"}, want: []string{"history.overlays (env SALLYPORT_HISTORY_OVERLAYS): there are no overlays to wait for, those in memory (history.store (default)) ended", "set history.store to a file or a database"}},

@@ -156,8 +156,11 @@ func (l *loaded) storeName(ctx context.Context, name string) (string, error) {
 		return "", refuse("", "%s: %w", l.place("history.store"), err)
 	}
 	name = string(bytes.TrimSpace(text))
-	if err := history.CheckStore(name); err != nil || name == "" {
-		return "", refuse("", "%s: what %s holds is no store", l.place("history.store"), ref)
+	if name == "" {
+		return "", refuse("", "%s: what %s holds is empty", l.place("history.store"), ref)
+	}
+	if err := history.CheckStore(name); err != nil {
+		return "", refuse("", "%s: what %s holds is no store: %w", l.place("history.store"), ref, err)
 	}
 	return name, nil
 }

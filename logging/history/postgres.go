@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,9 @@ const migrationLock = 0x53414c4c59 // "SALLY"
 
 func postgresConfig(store string) (*pgx.ConnConfig, error) {
 	c, err := pgx.ParseConfig(store)
+	if file, ok := errors.AsType[*fs.PathError](err); ok { // sslrootcert and the like
+		return nil, fmt.Errorf("the URL names a file that cannot be read: %w", file)
+	}
 	if err != nil {
 		return nil, errors.New("the URL cannot be read: write postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full") // pgx's words may quote the password
 	}
