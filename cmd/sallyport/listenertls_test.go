@@ -264,19 +264,32 @@ func TestListenerTLSReload(t *testing.T) {
 	look(true, "reloaded", "a second CA", "which crl_file lacks")
 }
 
-// TestExampleConfigurations: what is shown is taken.
+// TestExampleConfigurations: what is shown is taken, and README.md tells of it.
 func TestExampleConfigurations(t *testing.T) {
-	files, err := filepath.Glob("../../examples/config/*.yaml")
+	dir, err := filepath.Abs("../../examples/config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%v, %v", files, err)
 	}
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, talk := load(t, string(text), nil); talk != "" {
-			t.Errorf("%s: %s", file, talk)
-		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, talk := load(t, string(text), nil); talk != "" {
+				t.Error(talk)
+			}
+			if !strings.Contains(string(readme), "]("+filepath.Base(file)+")") {
+				t.Error("README.md does not tell of it")
+			}
+		})
 	}
 }
