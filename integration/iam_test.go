@@ -38,16 +38,17 @@ func (w *words) UnmarshalJSON(text []byte) error {
 // with the API operations that they allow.
 func iamActions() map[string][]string {
 	return map[string][]string{
-		"ecs:ListTasks":      {"ecs:ListTasks"},
-		"ecs:DescribeTasks":  {"ecs:DescribeTasks"},
-		"s3:GetObject":       {"s3:GetObject"},
-		"s3:ListBucket":      {"s3:ListObjectsV2"},
-		"ssm:GetParameter":   {"ssm:GetParameter"},
-		"kms:Decrypt":        {"kms:Decrypt"},
-		"sqs:ReceiveMessage": {"sqs:ReceiveMessage"},
-		"sqs:DeleteMessage":  {"sqs:DeleteMessage", "sqs:DeleteMessageBatch"},
-		"sqs:SendMessage":    {"sqs:SendMessage", "sqs:SendMessageBatch"},
-		"sts:AssumeRole":     {"sts:AssumeRole"},
+		"ecs:ListTasks":                 {"ecs:ListTasks"},
+		"ecs:DescribeTasks":             {"ecs:DescribeTasks"},
+		"s3:GetObject":                  {"s3:GetObject"},
+		"s3:ListBucket":                 {"s3:ListObjectsV2"},
+		"ssm:GetParameter":              {"ssm:GetParameter"},
+		"kms:Decrypt":                   {"kms:Decrypt"},
+		"secretsmanager:GetSecretValue": {"secretsmanager:GetSecretValue"},
+		"sqs:ReceiveMessage":            {"sqs:ReceiveMessage"},
+		"sqs:DeleteMessage":             {"sqs:DeleteMessage", "sqs:DeleteMessageBatch"},
+		"sqs:SendMessage":               {"sqs:SendMessage", "sqs:SendMessageBatch"},
+		"sts:AssumeRole":                {"sts:AssumeRole"},
 	}
 }
 
@@ -78,7 +79,7 @@ func TestExampleIAMPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	arn := regexp.MustCompile(`^arn:aws:((ecs|sqs|iam|events|ssm|kms):[a-z0-9-]*:\d{12}|s3::):[A-Za-z0-9/_*.-]+$`)
+	arn := regexp.MustCompile(`^arn:aws:((ecs|sqs|iam|events|ssm|kms|secretsmanager):[a-z0-9-]*:\d{12}(:secret)?|s3::):[A-Za-z0-9/_*.-]+(\?{6})?$`)
 	for _, file := range files {
 		name := filepath.Base(file)
 		if !strings.Contains(string(readme), "`"+name+"`") {

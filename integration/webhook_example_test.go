@@ -17,10 +17,9 @@ import (
 	"github.com/sallyport/sallyport/logging/flow"
 )
 
-// TestWebhookReceiver posts to the example: it takes what is signed, once, and
-// nothing else.
-func TestWebhookReceiver(t *testing.T) {
-	const secret = "a secret of two dozen bytes"
+// receiver starts the example, and returns its URL and what it prints.
+func receiver(t *testing.T, secret string) (target string, out *bufio.Reader) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), need(t, "python3"), "../examples/webhook/receiver.py", "0")
 	cmd.Env = append(bareEnv(t.TempDir()), "WEBHOOK_SECRET="+secret)
 	talk, err := cmd.StderrPipe()
@@ -43,7 +42,14 @@ func TestWebhookReceiver(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatalf("the receiver says %q, %v", line, err)
 	}
-	target := "http://127.0.0.1:" + port + "/"
+	return "http://127.0.0.1:" + port + "/", bufio.NewReader(answers)
+}
+
+// TestWebhookReceiver posts to the example: it takes what is signed, once, and
+// nothing else.
+func TestWebhookReceiver(t *testing.T) {
+	const secret = "a secret of two dozen bytes"
+	target, out := receiver(t, secret)
 	hook, err := anomaly.NewWebhook(anomaly.Hook{URL: target, Secret: secret, Log: zerolog.New(zerolog.NewTestWriter(t))})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +57,6 @@ func TestWebhookReceiver(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- hook.Run(t.Context()) }()
 	t.Cleanup(func() { <-ended })
-	out := bufio.NewReader(answers)
 	for _, subject := range []string{"one", "two"} {
 		a := flow.Anomaly{ID: subject, Kind: flow.AnomalyBeacon, Caller: "web", Subject: subject, Severity: flow.High, Count: 1, Evidence: flow.Evidence{Text: "like clockwork"}}
 		hook.Tell(a)
