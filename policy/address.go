@@ -132,7 +132,7 @@ func everyPart(p netip.Prefix, is func(netip.Prefix, AddressClass) bool) bool {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
-	if divided(p) {
+	if !p.IsSingleIP() && divided(p) {
 		low, high := halves(p)
 		return everyPart(low, is) && everyPart(high, is)
 	}

@@ -178,6 +178,9 @@ type embedding struct {
 // as below a /96; a translator that looks elsewhere ignores those, so the
 // metadata addresses must not stand in the other places either.
 func embedded(p netip.Prefix) [4]embedding {
+	if p.Addr().Is4() {
+		return [4]embedding{}
+	}
 	switch ClassifyAddress(p.Addr()) {
 	case AddressIPv4Compatible, AddressIPv4Translated, AddressNAT64:
 		return [4]embedding{{Prefix: carried(p, 12, 13, 14, 15, 0)}}
