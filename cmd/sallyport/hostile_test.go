@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -214,7 +215,13 @@ func TestMoments(t *testing.T) {
 // What a store holds that other hands have written does nothing to a terminal,
 // and nothing to a spreadsheet.
 func TestSheetOfStrangers(t *testing.T) {
+	long := strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".evil.example"
 	for _, one := range []struct{ form, text, want string }{
+		{"table", long, strings.Repeat("a", 19) + "…" + strings.Repeat("b", 27) + ".evil.example"},
+		{"table", long[:60], long[:60]},
+		{"table", "\x1b" + long, `"\x1b` + strings.Repeat("a", 14) + "…" + strings.Repeat("b", 26) + `.evil.example"`},
+		{"csv", long, long},
+		{"json", long, strconv.Quote(long)},
 		{"table", "a\x1b[2Jb", `"a\x1b[2Jb"`},
 		{"table", "a\u009b2Jb", `"a\u009b2Jb"`},
 		{"table", "a\tb\nc", `"a\tb\nc"`},
@@ -230,16 +237,24 @@ func TestSheetOfStrangers(t *testing.T) {
 		cmd := &cobra.Command{}
 		cmd.SetOut(&out)
 		addFormFlags(cmd)
-		if one.form == "csv" {
-			if err := cmd.Flags().Set("csv", "true"); err != nil {
+		if one.form != "table" {
+			if err := cmd.Flags().Set(one.form, "true"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s := newSheet(cmd, []column{{"x", "X"}})
-		if err := errors.Join(s.add(nil, plainCell(one.text)), s.end()); err != nil {
+		s := newSheet(cmd, []column{{"x", "X"}, {"y", "Y"}, {"z", ""}})
+		if err := errors.Join(s.add(one.text, plainCell(one.text), plainCell(long), plainCell("")), s.end()); err != nil {
 			t.Fatal(err)
 		}
-		if _, row, _ := strings.Cut(out.String(), "\n"); strings.TrimSpace(row) != one.want {
+		row := out.String()
+		if one.form != "json" {
+			_, row, _ = strings.Cut(row, "\n")
+			var more bool
+			if row, more = strings.CutSuffix(strings.TrimRight(row, ",\n"), long); !more {
+				t.Errorf("%s: the last column is cut: %q", one.form, row)
+			}
+		}
+		if strings.Trim(row, " ,\n") != one.want {
 			t.Errorf("%s of %q: %q", one.form, one.text, row)
 		}
 	}

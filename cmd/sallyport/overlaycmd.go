@@ -112,19 +112,23 @@ func overlayListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for i := range overlays {
-			if *asJSON {
-				err = writeLine(cmd.OutOrStdout(), overlays[i])
-			} else {
-				err = talkOverlay(cmd.OutOrStdout(), &overlays[i])
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return eachOnItsLine(cmd.OutOrStdout(), overlays, *asJSON, func(o *history.Overlay) any { return o }, talkOverlay)
 	}
 	return cmd
+}
+
+// eachOnItsLine writes each of a list as JSON, or as talk tells it.
+func eachOnItsLine[T any](w io.Writer, all []T, asJSON bool, value func(*T) any, talk func(io.Writer, *T) error) error {
+	tell := talk
+	if asJSON {
+		tell = func(w io.Writer, one *T) error { return writeLine(w, value(one)) }
+	}
+	for i := range all {
+		if err := tell(w, &all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // talkOverlay tells a person of an overlay, on a line.
@@ -250,17 +254,7 @@ func historyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for i := range all {
-			if *asJSON {
-				err = writeLine(cmd.OutOrStdout(), newVersionJSON(&all[i]))
-			} else {
-				err = talkVersion(cmd.OutOrStdout(), &all[i])
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return eachOnItsLine(cmd.OutOrStdout(), all, *asJSON, func(v *history.Version) any { return newVersionJSON(v) }, talkVersion)
 	}
 	return cmd
 }

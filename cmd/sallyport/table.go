@@ -23,7 +23,12 @@ type sheet struct {
 	csv     *csv.Writer
 	json    *json.Encoder
 	rows    int
+	last    int // the last column of a table: how wide it is does not matter
 }
+
+// widest is how many characters a table shows of a cell. Clients make names up,
+// and one of them would set all others apart.
+const widest = 60
 
 // column is a column: its name in CSV, and its head in a table, "" where a table
 // leaves it out.
@@ -62,6 +67,11 @@ func addFormFlags(cmd *cobra.Command) {
 // newSheet returns a sheet of the form that a command's flags say.
 func newSheet(cmd *cobra.Command, columns []column) *sheet {
 	s := &sheet{columns: columns, form: "table", out: cmd.OutOrStdout()}
+	for i, c := range columns {
+		if c.head != "" {
+			s.last = i
+		}
+	}
 	for _, form := range []string{"json", "csv"} {
 		if on, err := cmd.Flags().GetBool(form); err == nil && on {
 			s.form = form
@@ -106,8 +116,10 @@ func (s *sheet) write(heads bool, cells []cell) error {
 			texts = append(texts, c.head)
 		case cells[i].table == "":
 			texts = append(texts, "-")
-		default:
+		case i == s.last:
 			texts = append(texts, shown(cells[i].table))
+		default:
+			texts = append(texts, clipped(shown(cells[i].table)))
 		}
 	}
 	if s.form == "csv" {
@@ -141,6 +153,17 @@ func shown(s string) string {
 		}
 	}
 	return s
+}
+
+// clipped leaves out the middle of what is too wide for a table. Whose a name is
+// stands at its end.
+func clipped(s string) string {
+	const tail = widest * 2 / 3
+	all := []rune(s)
+	if len(all) <= widest {
+		return s
+	}
+	return string(all[:widest-tail-1]) + "…" + string(all[len(all)-tail:])
 }
 
 // noFormula keeps spreadsheets from calculating what a client called itself or
