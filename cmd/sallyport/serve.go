@@ -61,8 +61,7 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-// daemon is the house, wired: every socket is bound but for those that wait for
-// overlays, nothing runs yet.
+// daemon is the house, wired: sockets are bound (see trafficTasks), nothing runs yet.
 type daemon struct {
 	cfg         *loaded
 	ca          *tls.Certificate // nil: nothing can be inspected
@@ -310,13 +309,15 @@ func (d *daemon) proxyConfig() proxy.Config {
 	return c
 }
 
-// notify returns the signals that serve obeys, and how to stop that.
+// notify returns the signals that serve obeys, and how to stop that: what comes
+// late does not change how the process ends.
 func notify() (<-chan os.Signal, func()) {
 	// A reader of standard output that went away must not end the proxy.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
-	return signals, func() { signal.Stop(signals) }
+	obeyed := []os.Signal{syscall.SIGHUP, syscall.SIGTERM, os.Interrupt}
+	signal.Notify(signals, obeyed...)
+	return signals, func() { signal.Ignore(obeyed...) }
 }
 
 // run serves until a signal or a failure ends it.

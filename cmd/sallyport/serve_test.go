@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -216,6 +217,16 @@ func TestTightenedPolicyCutsTunnels(t *testing.T) {
 	}
 	h.signals <- syscall.SIGTERM
 	h.end(t)
+}
+
+// A signal that comes when serve has ended does not kill it on its way out.
+func TestLateSignal(t *testing.T) {
+	_, release := notify()
+	t.Cleanup(func() { signal.Reset(syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE, os.Interrupt) })
+	release()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestBuildLeavesNothingBehind: a step that fails gives back what the steps
