@@ -175,7 +175,7 @@ func (w *FlowWriter) Run(ctx context.Context) error {
 }
 
 // add puts one event into the batch and writes it when nothing else waits.
-func (w *FlowWriter) add(e flow.Event) {
+func (w *FlowWriter) add(e *flow.Event) {
 	defer func() {
 		if len(w.buf) < batchSize && w.queue.Len() == 0 {
 			runtime.Gosched() // connections that are ready may be about to end, and share the write
@@ -188,7 +188,7 @@ func (w *FlowWriter) add(e flow.Event) {
 		w.buf = append(w.buf, '\n') // what stands there must not swallow the next line
 	}
 	whole := len(w.buf)
-	w.buf = w.lines(w.buf, &e)
+	w.buf = w.lines(w.buf, e)
 	w.held.Add(int64(bytes.Count(w.buf[whole:], []byte("\n"))))
 }
 

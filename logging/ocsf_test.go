@@ -261,7 +261,7 @@ func TestFlowWriterFormats(t *testing.T) {
 		w := NewFlowWriter(&out, newLog(t, &bytes.Buffer{}, Options{}), FlowOptions{Format: format})
 		for _, e := range []flow.Event{{Kind: flow.Opened, Record: base()}, {Kind: flow.Closed, Record: base()}, {Kind: flow.Denied, Record: denied()}} {
 			w.lines(nil, &e) // not through the queue: Run is another test's
-			w.add(e)
+			w.add(&e)
 		}
 		if got := strings.Count(out.String(), "\n"); got != want {
 			t.Errorf("%s: %d lines, want %d:\n%s", format, got, want, out.String())

@@ -56,7 +56,7 @@ type Queue struct {
 	events  chan *Event
 	pool    Pool
 	full    Full
-	sink    func(Event)
+	sink    func(*Event)
 	lost    func(n uint64)
 	hurry   chan struct{} // closed: nobody waits for room any more
 	hurry1  sync.Once
@@ -66,10 +66,10 @@ type Queue struct {
 }
 
 // NewQueue returns a Queue of at most size events (at least one). Run calls
-// sink for each, one at a time. Unless it is nil, lost is called before the
-// next event whenever some were dropped, with how many since the last call,
-// never at the same time as sink.
-func NewQueue(size int, full Full, sink func(Event), lost func(n uint64)) *Queue {
+// sink for each, one at a time; the event is the sink's until it returns.
+// Unless it is nil, lost is called before the next event whenever some were
+// dropped, with how many since the last call, never at the same time as sink.
+func NewQueue(size int, full Full, sink func(*Event), lost func(n uint64)) *Queue {
 	if lost == nil {
 		lost = func(uint64) {}
 	}
@@ -234,5 +234,5 @@ func (q *Queue) deliver(e *Event) {
 		}
 	}()
 	defer q.pool.Put(e)
-	q.sink(*e)
+	q.sink(e)
 }

@@ -25,7 +25,7 @@ func start(t *testing.T, q *Queue) (stop func() error) {
 
 func TestQueueDeliversInOrderAndDrains(t *testing.T) {
 	var got []string
-	q := NewQueue(8, Drop, func(e Event) { got = append(got, e.Record.ID) }, nil)
+	q := NewQueue(8, Drop, func(e *Event) { got = append(got, e.Record.ID) }, nil)
 	q.Observe(event("a")) // before Run
 	stop := start(t, q)
 	q.Observe(event("b"))
@@ -47,7 +47,7 @@ func TestFullQueueDropsAndTells(t *testing.T) {
 		gate := make(chan struct{})
 		var story []string
 		q := NewQueue(2, Drop,
-			func(e Event) { <-gate; story = append(story, e.Record.ID) },
+			func(e *Event) { <-gate; story = append(story, e.Record.ID) },
 			func(n uint64) { story = append(story, fmt.Sprint("lost ", n)) })
 		stop := start(t, q)
 		q.Observe(event("a"))
@@ -72,7 +72,7 @@ func TestFullQueueBlocksUntilThereIsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		var got []string
-		q := NewQueue(1, Block, func(e Event) { <-gate; got = append(got, e.Record.ID) }, nil)
+		q := NewQueue(1, Block, func(e *Event) { <-gate; got = append(got, e.Record.ID) }, nil)
 		stop := start(t, q)
 		q.Observe(event("a"))
 		synctest.Wait()
@@ -99,7 +99,7 @@ func TestFullQueueBlocksUntilThereIsRoom(t *testing.T) {
 func TestHurriedQueueLetsGoOfWhoeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		q := NewQueue(1, Block, func(Event) { <-gate }, nil)
+		q := NewQueue(1, Block, func(*Event) { <-gate }, nil)
 		stop := start(t, q)
 		q.Observe(event("a"))
 		synctest.Wait() // a is inside the sink
@@ -127,7 +127,7 @@ func TestStalledSinkHoldsNobodyAfterTheStop(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				gate := make(chan struct{})
 				var delivered atomic.Uint64
-				q := NewQueue(2, full, func(Event) { <-gate; delivered.Add(1) }, nil)
+				q := NewQueue(2, full, func(*Event) { <-gate; delivered.Add(1) }, nil)
 				stop := start(t, q)
 				var observers sync.WaitGroup
 				began := time.Now()
@@ -163,7 +163,7 @@ func TestStalledSinkHoldsNobodyAfterTheStop(t *testing.T) {
 
 func TestSinkThatPanicsLosesThatEventOnly(t *testing.T) {
 	var got []string
-	q := NewQueue(8, Drop, func(e Event) {
+	q := NewQueue(8, Drop, func(e *Event) {
 		if e.Record.ID == "bad" {
 			panic("bad sink")
 		}
@@ -189,7 +189,7 @@ func TestQueueLosesNothingUncounted(t *testing.T) {
 		full := Full(round % 2)
 		var delivered, told atomic.Uint64
 		q := NewQueue(1+round%5, full,
-			func(Event) { delivered.Add(1) },
+			func(*Event) { delivered.Add(1) },
 			func(n uint64) { told.Add(n) })
 		stop := start(t, q)
 		const observers, each = 4, 20
@@ -233,7 +233,7 @@ func TestParseFull(t *testing.T) {
 }
 
 func BenchmarkQueueObserve(b *testing.B) {
-	q := NewQueue(1024, Block, func(Event) {}, nil)
+	q := NewQueue(1024, Block, func(*Event) {}, nil)
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- q.Run(ctx) }()

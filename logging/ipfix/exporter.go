@@ -118,10 +118,10 @@ func (x *Exporter) Run(ctx context.Context) error {
 
 // export is the queue's sink: it adds one record to the message, and sends it
 // when nothing else waits.
-func (x *Exporter) export(e flow.Event) {
-	if !x.add(&e) {
+func (x *Exporter) export(e *flow.Event) {
+	if !x.add(e) {
 		x.flush()
-		if !x.add(&e) {
+		if !x.add(e) {
 			x.lost.Add(1) // no string is left to be cut: a fault of ours
 		}
 	}
