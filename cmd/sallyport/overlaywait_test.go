@@ -11,12 +11,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/logging/history"
 )
 
 // waitingHouse is a house whose store is away, with overlays for it that are
-// optional or required. back brings the store, and in it one that denies.
+// optional or required. back brings the store, and in it one that denies
+// echo.test and allows more.test.
 func waitingHouse(t *testing.T, overlays string) (h *house, back func()) {
 	t.Helper()
 	place := t.TempDir()
@@ -27,14 +29,14 @@ func waitingHouse(t *testing.T, overlays string) (h *house, back func()) {
 	s, err := history.Open(t.Context(), history.Config{Store: "sqlite:" + filepath.Join(made, "h.db")})
 	if err == nil {
 		_, err = s.AddOverlay(t.Context(), history.Overlay{
-			Name: "no-echo", Author: "ann", Text: "version: 1\nrules: [{name: no-echo, action: deny, hosts: [echo.test]}]\n",
+			Name: "no-echo", Author: "ann", Text: "version: 1\nrules: [{name: no-echo, action: deny, hosts: [echo.test]}, {name: more, hosts: [more.test]}]\n",
 		})
 		err = errors.Join(err, s.Close())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = startHouseWith(t, "timeouts: {drain: 1h}\nhistory: {overlays: "+overlays+", store: 'sqlite:"+filepath.Join(away, "h.db")+"'}")
+	h = startHouseWith(t, "timeouts: {drain: 1h}\ndns: {address: '127.0.0.1:0', answer: [203.0.113.10]}\nhistory: {overlays: "+overlays+", store: 'sqlite:"+filepath.Join(away, "h.db")+"'}")
 	return h, func() {
 		if err := os.Rename(made, away); err != nil {
 			t.Fatal(err)
@@ -62,8 +64,21 @@ func TestRequiredOverlays(t *testing.T) {
 	if _, err := h.base(); !errors.Is(err, history.ErrUnavailable) {
 		t.Errorf("a change would be checked with no policy: %v", err)
 	}
+	question, err := net.Dial("udp", h.steering.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer question.Close()
+	question.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := question.Write([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04more\x04test\x00\x00\x01\x00\x01")); err != nil {
+		t.Fatal(err)
+	}
 	back()
 	h.awaitReady(t, http.StatusOK)
+	answer := make([]byte, 512)
+	if n, err := question.Read(answer); err != nil || n < 12 || answer[3]&0xf != 0 { // NOERROR: by the overlay it leads here
+		t.Errorf("a question that waited: %x, %v", answer[:n], err)
+	}
 	c, err := net.Dial("tcp", h.proxy.Addrs()[0].String())
 	if err != nil {
 		t.Fatal(err)
