@@ -347,6 +347,7 @@ func TestFleetRoles(t *testing.T) {
 	// Every table is the reader's to see, and the administrator is no member of the role any more.
 	run("-d", administrator, "-A", "-t", "-c", `SELECT 'hidden: ' || count(*) FILTER (WHERE NOT has_table_privilege('sallyport_reader', oid, 'SELECT')) || ', some: ' || (count(*) > 5)
 		FROM pg_class WHERE relkind = 'r' AND relnamespace = 'sallyport'::regnamespace`).succeeds(t, "hidden: 0, some: true")
+	run("-d", administrator, "-A", "-t", "-c", "SELECT 'public: ' || bool_or(has_schema_privilege(r, 'public', 'USAGE')) FROM unnest(ARRAY['sallyport', 'sallyport_reader']) r").succeeds(t, "public: false")
 	run("-d", administrator, "-A", "-t", "-c", "SELECT 'member: ' || pg_has_role('master', 'sallyport', 'USAGE')").succeeds(t, "member: false")
 }
 

@@ -1,5 +1,5 @@
 -- The database in which a fleet remembers, and who may do what in it. Run it once
--- as the server's administrator; on RDS the master user is enough:
+-- as the administrator of a PostgreSQL 15 or later; on RDS the master user is enough:
 --
 --   psql -X -v ON_ERROR_STOP=1 -h HOST -U postgres -d postgres -f sallyport.sql
 --
