@@ -57,14 +57,7 @@ func fleetDatabase(t *testing.T) (role func(name, password string) string, admin
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	hba := server.SQL(t, "postgres", "SHOW hba_file")
-	server.Stop()
-	if err := os.WriteFile(hba, []byte("local all postgres,master trust\nlocal all all scram-sha-256\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	server.DemandPasswords(t, "master")
 	u, err := url.Parse(server.URL("sallyport"))
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +91,20 @@ func (s *secretsManager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.asked = append(s.asked, ask.SecretID)
 	json.NewEncoder(w).Encode(map[string]string{"Name": ask.SecretID, "SecretString": value + "\n"})
+}
+
+// set changes a secret.
+func (s *secretsManager) set(name, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.values[name] = value
+}
+
+// reads returns how often a secret was asked for.
+func (s *secretsManager) reads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
 }
 
 // fleet is two proxies as examples/config/fleet.yaml has them, on the database

@@ -165,13 +165,23 @@ func (l *loaded) storeName(ctx context.Context, name string) (string, error) {
 	return name, nil
 }
 
+// rereadStore returns what reads a store's reference again, for a password that
+// is changed while the proxy runs; nil where what is read cannot change.
+func (l *loaded) rereadStore(name string) func(context.Context) (string, error) {
+	ref, isRef := storeReference(name)
+	if !isRef || ref.scheme == "env" {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) { return l.storeName(ctx, name) }
+}
+
 // buildHistory opens the memory; nil where there is to be none.
 func (d *daemon) buildHistory(ctx context.Context) error {
 	c, wanted, err := d.cfg.historyConfig(ctx)
 	if err != nil || !wanted {
 		return err
 	}
-	c.Log = d.log
+	c.Log, c.Credentials = d.log, d.cfg.rereadStore(d.cfg.History.Store)
 	d.history, err = history.Open(ctx, c)
 	if err != nil {
 		return &fault{code: exitUsage, err: fmt.Errorf("%s: %w", d.cfg.place("history.store"), err)}

@@ -15,7 +15,7 @@ import (
 // TestUnansweredCommit: a batch whose commit was never answered is not added
 // twice, whether it came through or not.
 func TestUnansweredCommit(t *testing.T) {
-	db, err := open(t.Context(), Memory, false)
+	db, err := open(t.Context(), Memory, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func FuzzLegible(f *testing.F) {
 // TestSeek: sites asked one by one give what all flows read through give, in
 // the same order, however their flows lie.
 func TestSeek(t *testing.T) {
-	db, err := open(t.Context(), Memory, false)
+	db, err := open(t.Context(), Memory, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}

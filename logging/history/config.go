@@ -1,6 +1,7 @@
 package history
 
 import (
+	"context"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -16,6 +17,15 @@ const Memory = "sqlite::memory:"
 type Config struct {
 	// Store is "sqlite:PATH", [Memory], or a URL postgres://…; "" is [Memory].
 	Store string
+	// Credentials returns Store's URL as it reads now, for a database whose
+	// password is changed while the proxy runs; nil where it never changes. It is
+	// called when a PostgreSQL connection is made, at most every ten seconds and
+	// for five, never twice at once, and may be called until Close returns. Only
+	// the user and the password are taken from it. The host, the database and all
+	// the rest stay as they were: one process writes one history, and half of its
+	// connections must not lead to another. What it fails with is logged, and so
+	// must not hold a secret; the last that is known then stays in use.
+	Credentials func(context.Context) (string, error)
 	// Instance names this proxy among those that share the store; "" is the
 	// host's name.
 	Instance string

@@ -74,12 +74,12 @@ var migrations embed.FS
 
 // open opens a store and brings its tables up to date; one that is only looked
 // at must have them already.
-func open(ctx context.Context, store string, readOnly bool) (*database, error) {
+func open(ctx context.Context, store string, as *credentials, readOnly bool) (*database, error) {
 	var d *database
 	var err error
 	switch engineOf(store) {
 	case enginePostgres:
-		d, err = openPostgres(ctx, store)
+		d, err = openPostgres(ctx, store, as)
 	default:
 		d, err = openSQLite(ctx, store, readOnly)
 	}

@@ -43,12 +43,16 @@ func checkPostgres(store string) error {
 	return err
 }
 
-func openPostgres(ctx context.Context, store string) (*database, error) {
+func openPostgres(ctx context.Context, store string, as *credentials) (*database, error) {
 	c, err := postgresConfig(store)
 	if err != nil {
 		return nil, err
 	}
-	db := stdlib.OpenDB(*c)
+	var options []stdlib.OptionOpenDB
+	if as != nil {
+		options = append(options, stdlib.OptionBeforeConnect(as.give))
+	}
+	db := stdlib.OpenDB(*c, options...)
 	db.SetMaxOpenConns(4)
 	db.SetMaxIdleConns(2)
 	db.SetConnMaxIdleTime(5 * time.Minute)

@@ -23,6 +23,7 @@ var ErrUnavailable = errors.New("the history's store is not there")
 type Store struct {
 	cfg      Config
 	engine   engine
+	as       *credentials // nil: as the URL says
 	writer   writer
 	observer *observer
 	due      chan struct{} // a batch is large enough to be written at once
@@ -80,7 +81,7 @@ func newStore(c Config) *Store {
 	c.Retention.Daily = cmp.Or(c.Retention.Daily, d.Daily)
 	c.Retention.Size = cmp.Or(c.Retention.Size, d.Size)
 	return &Store{
-		cfg: c, engine: engineOf(c.Store), observer: newObserver(c.Queue, c.PerSite), due: make(chan struct{}, 1),
+		cfg: c, engine: engineOf(c.Store), as: newCredentials(&c), observer: newObserver(c.Queue, c.PerSite), due: make(chan struct{}, 1),
 		writer: writer{session: flow.NewID(), instance: c.Instance, clock: c.Clock},
 	}
 }
@@ -106,12 +107,12 @@ func (s *Store) connect(ctx context.Context) error {
 	if s.database() != nil {
 		return nil
 	}
-	db, err := open(ctx, s.cfg.Store, s.cfg.ReadOnly)
+	db, err := open(ctx, s.cfg.Store, s.as, s.cfg.ReadOnly)
 	if damaged(err) && s.engine == engineFile && !s.cfg.ReadOnly {
 		if err := s.setAside(err); err != nil {
 			return err
 		}
-		db, err = open(ctx, s.cfg.Store, false)
+		db, err = open(ctx, s.cfg.Store, s.as, false)
 	}
 	if err != nil {
 		return s.scrub(err)

@@ -14,7 +14,7 @@ import (
 func BenchmarkWrite(b *testing.B) {
 	for name, store := range map[string]string{"memory": Memory, "file": "sqlite:" + filepath.Join(b.TempDir(), "history.db")} {
 		b.Run(name, func(b *testing.B) {
-			db, err := open(b.Context(), store, false)
+			db, err := open(b.Context(), store, nil, false)
 			if err != nil {
 				b.Fatal(err)
 			}

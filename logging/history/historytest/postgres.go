@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -190,6 +191,20 @@ func (s *Server) await() error {
 
 // Kill ends the server at once, as kill -9 does, and all its backends with it.
 func (s *Server) Kill() { s.end(syscall.SIGQUIT) }
+
+// DemandPasswords starts the server again as one that asks everybody for a
+// password (SCRAM), but its superuser postgres and who else is trusted.
+func (s *Server) DemandPasswords(t testing.TB, trusted ...string) {
+	t.Helper()
+	s.Stop()
+	rules := "local all " + strings.Join(append([]string{"postgres"}, trusted...), ",") + " trust\nlocal all all scram-sha-256\n"
+	if err := os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Stop ends the server in order; clients are cut off.
 func (s *Server) Stop() { s.end(syscall.SIGINT) }
