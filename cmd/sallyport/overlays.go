@@ -28,16 +28,19 @@ const overlayPatience = 3 * time.Second
 type overlays struct {
 	read  func(ctx context.Context) ([]history.Overlay, error)
 	ended func(ctx context.Context) ([]history.Overlay, error) // all that ever were
-	admit func(*policy.Policy) error
-	log   zerolog.Logger
-	must  bool // nothing is served before they were read once
+	// restore writes one again that the store does not know any more.
+	restore func(context.Context, history.Overlay) error
+	admit   func(*policy.Policy) error
+	log     zerolog.Logger
+	must    bool // nothing is served before they were read once
 
 	mu      sync.Mutex // protects what follows
 	active  []history.Overlay
 	readAt  time.Time // when the store answered last; zero for never
 	fault   error     // why it does not
 	refused map[string]string
-	seen    string // version of the documents that used was made of
+	lost    map[string]bool // by ID: the store has lost it, and did not take it back
+	seen    string          // version of the documents that used was made of
 	used    []policy.Text
 	who     string // wrote or ended the newest change
 	note    string
@@ -49,9 +52,10 @@ func newOverlays(store *history.Store, admit func(*policy.Policy) error, log zer
 		return nil
 	}
 	return &overlays{
-		read:  func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, false) },
-		ended: func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, true) },
-		admit: admit, log: log, refused: map[string]string{},
+		read:    func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, false) },
+		ended:   func(ctx context.Context) ([]history.Overlay, error) { return store.Overlays(ctx, true) },
+		restore: store.RestoreOverlay,
+		admit:   admit, log: log, refused: map[string]string{}, lost: map[string]bool{},
 	}
 }
 
@@ -96,6 +100,9 @@ func (o *overlays) with(ctx context.Context, base []policy.Text) []policy.Text {
 
 // took notes what the store answered. The lock is held.
 func (o *overlays) took(ctx context.Context, active []history.Overlay, err error) {
+	if first := o.readAt.IsZero(); err == nil && (!first || len(active) > 0) {
+		active, err = o.compare(ctx, active)
+	}
 	if err != nil {
 		switch {
 		case o.fault != nil || errors.Is(ctx.Err(), context.Canceled):
@@ -116,38 +123,73 @@ func (o *overlays) took(ctx context.Context, active []history.Overlay, err error
 		o.log.Info().Int("overlays", len(active)).Msg("the overlays of the policy are read again")
 	}
 	o.fault = nil
-	if first := o.readAt.IsZero(); !first || len(active) > 0 {
-		o.compare(ctx, active)
-	}
 	o.readAt, o.active = time.Now(), active
 }
 
-// compare tells what is new and what has ended. The lock is held.
-func (o *overlays) compare(ctx context.Context, active []history.Overlay) {
-	before := map[string]bool{}
+// compare tells what is new and what has ended, and returns what is in force:
+// what nobody ended is, though the store has lost it. The lock is held.
+func (o *overlays) compare(ctx context.Context, active []history.Overlay) ([]history.Overlay, error) {
+	gone := map[string]history.Overlay{}
 	for _, one := range o.active {
-		before[one.ID] = true
+		gone[one.ID] = one
 	}
+	var begun []history.Overlay
 	for _, one := range active {
-		if !before[one.ID] {
-			o.who, o.note = one.Author, one.Reason
-			o.log.Info().Str("overlay", one.Name).Str("author", one.Author).Str("reason", one.Reason).Msg("overlay of the policy")
+		if _, before := gone[one.ID]; !before {
+			begun = append(begun, one)
 		}
-		delete(before, one.ID)
+		delete(gone, one.ID)
 	}
-	if len(before) == 0 {
-		return
+	lost, err := o.bury(ctx, gone, active)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range begun {
+		o.who, o.note = one.Author, one.Reason
+		o.log.Info().Str("overlay", one.Name).Str("author", one.Author).Str("reason", one.Reason).Msg("overlay of the policy")
+	}
+	return slices.SortedFunc(slices.Values(slices.Concat(active, lost)), func(a, b history.Overlay) int {
+		return strings.Compare(a.ID, b.ID) // as the store has them
+	}), nil
+}
+
+// bury tells which of the overlays that are gone were revoked, and returns those
+// that the store has lost, after writing them again. The lock is held.
+func (o *overlays) bury(ctx context.Context, gone map[string]history.Overlay, active []history.Overlay) (lost []history.Overlay, err error) {
+	if len(gone) == 0 {
+		return nil, nil
 	}
 	all, err := o.ended(ctx)
 	if err != nil {
-		return // who ended them is not worth a failure
+		return nil, err // they may have been revoked, or not
 	}
 	for _, one := range all {
-		if before[one.ID] {
+		if _, ended := gone[one.ID]; ended {
 			o.who, o.note = one.RevokedBy, one.RevokedReason
 			o.log.Info().Str("overlay", one.Name).Str("author", one.RevokedBy).Str("reason", one.RevokedReason).Msg("overlay of the policy revoked")
+			delete(gone, one.ID)
 		}
 	}
+	for id, one := range gone {
+		if !one.Until.IsZero() && !time.Now().Before(one.Until) {
+			continue
+		}
+		err := history.ErrThere
+		if !slices.ContainsFunc(active, func(other history.Overlay) bool { return other.Name == one.Name }) {
+			err = o.restore(ctx, one)
+		}
+		if errors.Is(err, history.ErrThere) {
+			o.log.Error().Str("overlay", one.Name).Msg("the store has lost an overlay of the policy, and has another of its name now, which counts")
+			continue
+		}
+		lost = append(lost, one)
+		if err == nil || !o.lost[id] {
+			o.log.Error().AnErr("not_yet", err).Str("overlay", one.Name).Str("author", one.Author).
+				Msg("the store has lost an overlay of the policy: it stays in force, and is written again")
+		}
+		o.lost[id] = err != nil
+	}
+	return lost, nil
 }
 
 // sift returns the documents of which a policy can be made that this process

@@ -56,6 +56,9 @@ func open(t *testing.T, c history.Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if c.Clock != nil {
+		history.SetServerClock(s, c.Clock)
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	r := &running{Store: s, t: t, stop: stop, done: make(chan error, 1)}
 	go func() { r.done <- s.Run(ctx) }()

@@ -80,16 +80,39 @@ func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 		if err != nil || active > 0 {
 			return cmp.Or(err, ErrThere)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
-			return err
-		}
-		return db.tell(ctx, tx)
+		return db.insert(ctx, tx, o)
 	})
 	if err != nil {
 		return Overlay{}, err
 	}
 	return o, nil
+}
+
+// RestoreOverlay writes an active document that was read from this store and is
+// not there any more, as it was: a damaged file was set aside, a server came back
+// from an old copy. Where the store knows it after all (it was revoked), or has an
+// active one of its name, that counts, and the error is [ErrThere].
+func (s *Store) RestoreOverlay(ctx context.Context, o Overlay) error {
+	return s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
+		if err := db.serialise(ctx, tx); err != nil {
+			return err
+		}
+		var there int64
+		err := tx.QueryRowContext(ctx, "SELECT count(*) FROM overlay WHERE id = $1 OR name = $2 AND revoked_at = 0", o.ID, o.Name).Scan(&there)
+		if err != nil || there > 0 {
+			return cmp.Or(err, ErrThere)
+		}
+		return db.insert(ctx, tx, o)
+	})
+}
+
+// insert writes an active document, and notes the change.
+func (d *database) insert(ctx context.Context, tx *transaction, o Overlay) error {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
+		return err
+	}
+	return d.tell(ctx, tx)
 }
 
 // RevokeOverlay ends a document and tells all watchers; [ErrNotFound] when it is

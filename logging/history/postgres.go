@@ -140,3 +140,8 @@ func sizeOfPostgres(ctx context.Context, db *sql.DB) (int64, error) {
 		flowBytes, rollupBytes, otherBytes).Scan(&n)
 	return n, err
 }
+
+func timeOfPostgres(ctx context.Context, d *database) (now time.Time, err error) {
+	err = d.write.QueryRowContext(ctx, "SELECT clock_timestamp()").Scan(&now)
+	return now, err
+}

@@ -24,7 +24,11 @@ func (r *run) retain(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if !r.clock.doubted {
+	sure, err := r.sure(ctx, db)
+	if err != nil {
+		return err
+	}
+	if sure {
 		if err := r.expire(ctx, db); err != nil {
 			return err
 		}
@@ -51,6 +55,38 @@ func (d *database) alone(ctx context.Context) (release func(), ours bool, err er
 		_, _ = conn.ExecContext(over, "SELECT pg_advisory_unlock($1)", int64(migrationLock+1)) // the connection's end lets go of it, too
 		_ = conn.Close()
 	}, true, nil
+}
+
+// sure reports whether the clock can be trusted with what is old: one that is
+// ahead would end everything. It is held against the database server's, or,
+// where there is none, against the end of the last run.
+func (r *run) sure(ctx context.Context, db *database) (bool, error) {
+	now := r.cfg.Clock()
+	if db.engine == enginePostgres {
+		theirs, err := r.serverTime(ctx, db)
+		if err != nil {
+			return false, fmt.Errorf("ask for the time: %w", err)
+		}
+		skewed := now.Sub(theirs).Abs() > maxStep
+		if skewed && !r.skewed {
+			r.cfg.Log.Error().Time("ours", now).Time("theirs", theirs).
+				Msg("the clock is not the database's: nothing is removed from the history for its age")
+		}
+		r.skewed = skewed
+		return !skewed && !r.clock.doubted, nil
+	}
+	if !r.compared {
+		var last int64
+		err := db.write.QueryRowContext(ctx, "SELECT coalesce(max(at), 0) FROM writer WHERE session <> $1", r.writer.session).Scan(&last)
+		if err != nil {
+			return false, fmt.Errorf("read writer: %w", err)
+		}
+		r.compared = true
+		if last > 0 && now.Sub(timeOf(last)) > trustOf {
+			r.clock.doubt()
+		}
+	}
+	return !r.clock.doubted, nil
 }
 
 // expire removes what is older than its time.

@@ -62,6 +62,8 @@ type run struct {
 	written  int64     // about how many bytes since retention was seen to
 	retained time.Time // monotonic: when retention was last seen to
 	clock    *steadiness
+	compared bool // clock, with the last run
+	skewed   bool // and it is not the database's: it was said
 }
 
 // turn writes what there is, and returns when to come again.
@@ -228,11 +230,15 @@ func (c *steadiness) measure() time.Duration {
 	return time.Duration(c.now().UnixNano()) - time.Duration(c.started.UnixNano()) - passed
 }
 
+// doubt makes the clock one to be believed only after it has stood for a while.
+func (c *steadiness) doubt() { c.since, c.doubted = time.Now(), true }
+
 // look notes what the clock does.
 func (c *steadiness) look() {
 	o := c.measure()
 	if d := (o - c.offset).Abs(); d > maxStep {
-		c.offset, c.since, c.doubted = o, time.Now(), true
+		c.offset = o
+		c.doubt()
 	}
 	if c.doubted && time.Since(c.since) > trustOf {
 		c.doubted = false

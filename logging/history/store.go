@@ -28,6 +28,8 @@ type Store struct {
 	observer *observer
 	due      chan struct{} // a batch is large enough to be written at once
 	watchers watchers
+	// serverTime asks the database's server for the time.
+	serverTime func(context.Context, *database) (time.Time, error)
 
 	mu     sync.Mutex // protects what follows
 	db     *database  // nil while it is not open
@@ -82,7 +84,7 @@ func newStore(c Config) *Store {
 	c.Retention.Size = cmp.Or(c.Retention.Size, d.Size)
 	return &Store{
 		cfg: c, engine: engineOf(c.Store), as: newCredentials(&c), observer: newObserver(c.Queue, c.PerSite), due: make(chan struct{}, 1),
-		writer: writer{session: flow.NewID(), instance: c.Instance, clock: c.Clock},
+		writer: writer{session: flow.NewID(), instance: c.Instance, clock: c.Clock}, serverTime: timeOfPostgres,
 	}
 }
 

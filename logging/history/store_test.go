@@ -390,6 +390,61 @@ func TestClock(t *testing.T) {
 	}
 }
 
+// TestClockAtStart: a proxy whose clock is far ahead from its start on removes
+// nothing for its age; one whose clock is right removes what is old.
+func TestClockAtStart(t *testing.T) {
+	onEach(t, func(t *testing.T, store string) {
+		if store == history.Memory {
+			return // nothing in it is older than the process
+		}
+		const each = 100
+		run := func(now, theirs time.Time) (flows int) {
+			s, err := history.Open(t.Context(), history.Config{
+				PerSite: -1, Store: store, Clock: func() time.Time { return now }, Retention: history.Retention{Flows: time.Hour}, Drain: time.Minute,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			history.SetServerClock(s, func() time.Time { return theirs })
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			for range each {
+				tell(s, record(func(r *flow.Record) {
+					r.ID, r.Start, r.End = flow.IDAt(now)[:10]+flow.NewID()[10:], now, now.Add(time.Second)
+				}))
+			}
+			await(t, "it is written", func() bool { return s.Stats().Flows >= each })
+			stop()
+			if err := errors.Join(<-done, history.Retain(t.Context(), s)); err != nil {
+				t.Error(err)
+			}
+			for _, err := range s.Flows(t.Context(), history.Filter{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				flows++
+			}
+			return flows
+		}
+		ahead := noon.AddDate(20, 0, 0)
+		for _, step := range []struct {
+			name        string
+			now, theirs time.Time
+			want        int
+		}{
+			{"first", noon, noon, each},
+			{"ahead", ahead, noon, 2 * each},
+			{"right again", noon.Add(2 * time.Hour), noon.Add(2 * time.Hour), 2 * each}, // the first are over, those ahead are not
+		} {
+			if n := run(step.now, step.theirs); n != step.want {
+				t.Errorf("%s: %d flows, want %d", step.name, n, step.want)
+			}
+		}
+	})
+}
+
 // TestKilled: kill -9 loses what was not yet written, at most a second's, and
 // nothing that was.
 func TestKilled(t *testing.T) {
