@@ -256,6 +256,9 @@ func flowDiffCommand() *cobra.Command {
 			}
 			revisions[i] = n
 		}
+		if revisions[0] == revisions[1] {
+			return refuse("", "revision %d against itself: nothing is new in it whatever it does", revisions[0])
+		}
 		source, closing, err := openHistory(cmd)
 		if err != nil {
 			return err

@@ -48,12 +48,13 @@ ask() { # COMMAND...: succeeds where its answer is yes
 	return "$code"
 }
 
-# What cannot be read, or warns, is not replayed.
-if (($#)) && ask policy check --strict "$@"; then
-	ask policy replay "${store[@]}" --since "$since" "$@" || true
+# What cannot be read, or warns, is not replayed. After -- nothing is a flag: to
+# --help, which a file may well be called, every answer is 0.
+if (($#)) && ask policy check --strict -- "$@"; then
+	ask policy replay "${store[@]}" --since "$since" -- "$@" || true
 fi
 if [[ -n $family ]]; then
-	ask flow diff "${store[@]}" --family "$family" "$old" "$new" || true
+	ask flow diff "${store[@]}" --family "$family" -- "$old" "$new" || true
 fi
 
 printf '\n'
