@@ -41,13 +41,13 @@ func (l *loaded) outlasts(store string) error {
 // and were not read yet they begin once they have been; until then the sockets
 // of the listeners are not open, so that no balancer takes them for healthy, and
 // questions to the DNS server wait.
-func (d *daemon) trafficTasks(all []task) []task {
+func (d *daemon) trafficTasks(reload *reloader, all []task) []task {
 	if d.first == nil {
 		d.announceTraffic()
 		return all
 	}
 	return []task{{"traffic", func(ctx context.Context) error {
-		if err := d.awaitOverlays(ctx); err != nil || ctx.Err() != nil {
+		if err := d.awaitOverlays(ctx, reload); err != nil || ctx.Err() != nil {
 			d.draining.Store(true)
 			d.resolver.Close()
 			if d.steering != nil {
@@ -61,26 +61,33 @@ func (d *daemon) trafficTasks(all []task) []task {
 }
 
 // awaitOverlays reads the overlays until they have been read once, and begins
-// with them and the sources as they were at the start; what has changed in those
-// is the reloader's. It returns nil, too, when ctx ends.
-func (d *daemon) awaitOverlays(ctx context.Context) error {
+// with them and the sources of now, however long it took. Sources that are no good
+// any more are those of the start. It returns nil, too, when ctx ends.
+func (d *daemon) awaitOverlays(ctx context.Context, reload *reloader) error {
 	for pause(ctx, overlayPause) {
 		p, err := d.overlaid(ctx, d.first)
 		if err != nil {
 			return err
 		}
 		if !d.overlays.awaited() {
-			return d.open(ctx, p)
+			d.enforce(p)
+			reload.look(ctx, lookAsked)
+			reload.also(ctx, true)
+			return d.listen(ctx)
 		}
 	}
 	return nil
 }
 
-// open puts the first policy in force and then binds the listeners.
-func (d *daemon) open(ctx context.Context, p *policy.Policy) error {
+// enforce puts the first policy in force.
+func (d *daemon) enforce(p *policy.Policy) {
 	d.live.Swap(p)
 	d.metrics.PolicyLoaded(p.Version(), time.Now())
 	d.remember(p.Version(), d.cfg.sources.texts)
+}
+
+// listen binds the listeners.
+func (d *daemon) listen(ctx context.Context) error {
 	if err := d.proxy.Listen(ctx); err != nil {
 		return bindFault("listeners", d.cfg.origins["listeners"], err)
 	}

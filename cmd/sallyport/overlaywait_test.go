@@ -103,6 +103,36 @@ func TestRequiredOverlays(t *testing.T) {
 	}
 }
 
+// What the sources denied while the overlays were waited for was never let
+// through: the first policy in force is theirs of now.
+func TestPolicyChangedWhileOverlaysWereAwaited(t *testing.T) {
+	h, back := waitingHouse(t, "required")
+	h.awaitReady(t, http.StatusServiceUnavailable)
+	h.setPolicy(t, "version: 1\nrules: [{name: newer, hosts: [newer.test]}]\n")
+	back()
+	h.awaitReady(t, http.StatusOK)
+	for _, tt := range []struct {
+		host string
+		want string
+	}{{"newer.test", "HTTP/1.1 502"}, {"echo.test", "HTTP/1.1 403"}, {"more.test", "HTTP/1.1 502"}} {
+		c, err := net.Dial("tcp", h.proxy.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s\r\n\r\n", tt.host)
+		head := make([]byte, len(tt.want))
+		if _, err := io.ReadFull(c, head); err != nil || string(head) != tt.want {
+			t.Errorf("%s: %q, %v", tt.host, head, err)
+		}
+		c.Close()
+	}
+	h.signals <- syscall.SIGTERM
+	h.end(t)
+	if said := h.talkLog.String(); strings.Index(said, `"message":"listening"`) < strings.Index(said, "policy reloaded") {
+		t.Errorf("it listened before:\n%s", said)
+	}
+}
+
 // Who waits for overlays can be stopped.
 func TestRequiredOverlaysThatNeverCome(t *testing.T) {
 	h, _ := waitingHouse(t, "required")

@@ -171,7 +171,8 @@ func build(ctx context.Context, l *loaded, p *policy.Policy, stdout, stderr io.W
 		d.first = p
 		return d, nil
 	}
-	if err = d.open(ctx, p); err != nil {
+	d.enforce(p)
+	if err = d.listen(ctx); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -334,7 +335,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	d.announce()
 	return inStages(ctx,
-		d.trafficTasks(append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run})),
+		d.trafficTasks(reload, append(d.dnsTasks(), task{"proxy", d.serveTraffic}, task{"reload", reload.Run})),
 		d.watchTasks(),
 		slices.Concat(d.callers.tasks(), d.lapseTasks(), d.recordTasks(), []task{
 			{"admin", func(ctx context.Context) error { return d.console.Serve(ctx, d.admin) }},
