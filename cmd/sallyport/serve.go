@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -54,7 +53,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		signals, release := notify()
+		signals, release := notify(lateSignals)
 		defer release()
 		return d.run(cmd.Context(), signals)
 	}
@@ -308,17 +307,6 @@ func (d *daemon) proxyConfig() proxy.Config {
 	}
 	c.OwnSockets = append(c.OwnSockets, d.dnsSockets()...)
 	return c
-}
-
-// notify returns the signals that serve obeys, and how to stop that: what comes
-// late does not change how the process ends.
-func notify() (<-chan os.Signal, func()) {
-	// A reader of standard output that went away must not end the proxy.
-	signal.Ignore(syscall.SIGPIPE)
-	signals := make(chan os.Signal, 4)
-	obeyed := []os.Signal{syscall.SIGHUP, syscall.SIGTERM, os.Interrupt}
-	signal.Notify(signals, obeyed...)
-	return signals, func() { signal.Ignore(obeyed...) }
 }
 
 // run serves until a signal or a failure ends it.

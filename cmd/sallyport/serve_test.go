@@ -219,13 +219,30 @@ func TestTightenedPolicyCutsTunnels(t *testing.T) {
 	h.end(t)
 }
 
-// A signal that comes when serve has ended does not kill it on its way out.
+// A signal that comes when serve has ended does not kill it on its way out, but
+// what never gets out can be killed.
 func TestLateSignal(t *testing.T) {
-	_, release := notify()
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, syscall.SIGHUP)
 	t.Cleanup(func() { signal.Reset(syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE, os.Interrupt) })
+	// caught reports whether what serve left behind takes a signal.
+	caught := func(signals <-chan os.Signal) bool {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		<-arrived
+		signal.Notify(arrived, syscall.SIGHUP) // returns when all others have been told, too
+		return len(signals) > 0
+	}
+	signals, release := notify(time.Hour)
 	release()
-	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	if !caught(signals) {
+		t.Error("a late signal kills the process")
+	}
+	signals, release = notify(0)
+	release()
+	for caught(signals) {
+		<-signals
 	}
 }
 
