@@ -224,6 +224,8 @@ func TestSheetOfStrangers(t *testing.T) {
 		{"json", long, strconv.Quote(long)},
 		{"table", "a\x1b[2Jb", `"a\x1b[2Jb"`},
 		{"table", "a\u009b2Jb", `"a\u009b2Jb"`},
+		{"table", "a\x9b2Jb", `"a\x9b2Jb"`}, // a terminal of 8 bits takes it for the same
+		{"table", "a\xffb", `"a\xffb"`},     // all of a table until the next one would be one cell
 		{"table", "a\tb\nc", `"a\tb\nc"`},
 		{"table", "a\u202eb", `"a\u202eb"`},
 		{"table", "host.example", "host.example"},
