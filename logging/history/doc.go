@@ -16,11 +16,12 @@
 //
 // # From connection to row
 //
-//	Observe ──► flow.Queue ──► batch ──► one transaction a second
-//	 (never waits)             (sums by site, open and close made one)
+//	Observe ──► batch ──► one transaction a second
+//	(sums by site, open and close made one)
 //
-// Observe hands an event to a bounded queue and returns; a full queue drops,
-// and each drop is counted. A batch adds up what belongs together, so that a
+// Observe adds an event to the batch under a lock and returns: that is a look-up
+// or two, less than to hand the event to anybody else would cost, and nothing is
+// waited for that could take long. What a batch has no room for is counted. A
 // busy site costs a row an hour, not one a flow. When the store does not take a
 // batch the sums are kept (flows up to a bound) and added again later: roll-ups
 // lose nothing in an outage as long as the process lives, flows beyond the

@@ -198,7 +198,7 @@ func (s *Store) failed(err error) {
 	s.counts.failures++
 	if s.fault == nil {
 		s.since = s.cfg.Clock()
-		s.cfg.Log.Error().Err(err).Str("store", s.Name()).Msg("the history is not written; traffic goes on, and what is seen meanwhile is kept as far as there is room")
+		s.cfg.Log.Error().Err(err).Str("store", s.Name()).Msg("the history is not written; what is seen meanwhile is kept as far as there is room")
 	}
 	s.fault = err
 }
