@@ -140,7 +140,11 @@ func TestWeek(t *testing.T) {
 	w.one.run(nil, "policy", "test", cases).succeeds(t, "ok: ")
 
 	// Whom would it hurt?
-	w.ask("policy", "replay", suggested).fails(t, "newly denied: 1", "stranger.example.test")
+	replayed := w.ask("policy", "replay", suggested)
+	replayed.fails(t, "newly denied: 1", "stranger.example.test")
+	if strings.Contains(replayed.stdout, "by name alone") {
+		t.Errorf("the flows of all are kept:\n%s", replayed.stdout)
+	}
 	w.ask("policy", "replay", "--service", "billing", suggested).succeeds(t, "newly denied: 0")
 
 	// Into force, in both proxies.

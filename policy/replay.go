@@ -16,7 +16,11 @@ type Replayed struct {
 	Unjudged int64 `json:"unjudged"`
 	// Undecided counts attempts whose names were too many to be kept: the
 	// candidate may answer them otherwise, or not.
-	Undecided    int64    `json:"undecided"`
+	Undecided int64 `json:"undecided"`
+	// Unaddressed counts observations, of Sites, that were let through for their
+	// names alone: they reached an address, nothing tells which ([Seen].PeerUnknown),
+	// and if it was a private one, resolves_to may answer otherwise.
+	Unaddressed  int      `json:"unaddressed"`
 	NewlyDenied  []Change `json:"newly_denied"`
 	NewlyAllowed []Change `json:"newly_allowed"`
 	// Report means that the candidate is in report mode for some of the callers:
@@ -50,7 +54,7 @@ type Answer struct {
 // would have answered. It asks at no particular time.
 //
 // Where the address is known that a name led to, the candidate's resolves_to is
-// replayed, too. What was recorded cannot tell of a task's tags, of which a
+// replayed, too; where it is not, that is counted. What was recorded cannot tell of a task's tags, of which a
 // policy may ask: a store keeps the last visitor's.
 func Replay(candidate, baseline *Policy, seen []Seen) Replayed {
 	r := Replayed{NewlyDenied: []Change{}, NewlyAllowed: []Change{}}
@@ -76,6 +80,9 @@ func Replay(candidate, baseline *Policy, seen []Seen) Replayed {
 		}
 		after, mode := answerOf(candidate, s)
 		r.Report = r.Report || mode == Report
+		if s.onNameAlone() && (after.Verdict == Allow.String() || baseline != nil && before.Verdict == Allow.String()) {
+			r.Unaddressed++
+		}
 		if before.Verdict == after.Verdict {
 			continue
 		}
@@ -91,6 +98,13 @@ func Replay(candidate, baseline *Policy, seen []Seen) Replayed {
 	}
 	r.NewlyDenied, r.NewlyAllowed = joined(r.NewlyDenied), joined(r.NewlyAllowed)
 	return r
+}
+
+// onNameAlone reports whether an attempt reached an address that the name does
+// not tell, and nothing else does any more.
+func (s *Seen) onNameAlone() bool {
+	_, literal := s.Query.Host.Addr()
+	return s.PeerUnknown && !literal && s.Verdict == Allow && s.reached() > 0
 }
 
 // answerOf returns what a policy answers when it is enforced.

@@ -154,3 +154,37 @@ rules:
 		t.Errorf("nothing differs from nothing: %v", d)
 	}
 }
+
+// What reached an address that nobody remembers is counted where the answer
+// could depend on it, and nowhere else.
+func TestReplayUnaddressed(t *testing.T) {
+	p := mustLoad(t, "version: 1\nrules: [{name: good, hosts: [good.example]}, {name: ip, cidrs: [192.0.2.0/24]}]\n")
+	nothing := mustLoad(t, "version: 1\nrules: [{name: other, hosts: [other.example]}]\n")
+	with := func(target string, change func(*Seen)) Seen {
+		s := seenBy(t, "web", target)
+		s.Reason, s.WouldDeny, s.PeerUnknown = ReasonRule, false, true
+		change(&s)
+		return s
+	}
+	same := func(*Seen) {}
+	for name, c := range map[string]struct {
+		seen                []Seen
+		candidate, baseline *Policy
+		want                int
+	}{
+		"let through":           {[]Seen{with("https://good.example", same)}, p, nil, 1},
+		"known":                 {[]Seen{with("https://good.example", func(s *Seen) { s.PeerUnknown = false })}, p, nil, 0},
+		"denied by name":        {[]Seen{with("https://bad.example", same)}, p, nil, 0},
+		"the baseline's answer": {[]Seen{with("https://good.example", same)}, nothing, p, 1},
+		"denied by both":        {[]Seen{with("https://good.example", same)}, nothing, nothing, 0},
+		"an address itself":     {[]Seen{with("https://192.0.2.1", same)}, p, nil, 0},
+		"denied then":           {[]Seen{with("https://good.example", func(s *Seen) { s.Verdict, s.Reason = Deny, ReasonNoRule })}, p, nil, 0},
+		"never reached":         {[]Seen{with("https://good.example", func(s *Seen) { s.Failed, s.BytesReceived = s.Count, 0 })}, p, nil, 0},
+		"known to one of two":   {[]Seen{with("https://good.example", same), with("https://good.example", func(s *Seen) { s.PeerUnknown = false })}, p, nil, 0},
+		"unknown to both":       {[]Seen{with("https://good.example", same), with("https://good.example", same)}, p, nil, 1},
+	} {
+		if r := Replay(c.candidate, c.baseline, c.seen); r.Unaddressed != c.want {
+			t.Errorf("%s: %d, want %d: %+v", name, r.Unaddressed, c.want, r)
+		}
+	}
+}

@@ -27,8 +27,12 @@ type Seen struct {
 	// they were is not known, and no policy can be asked about them.
 	Folded bool
 	// Peer is an address that the name led to, invalid when none was dialled, or
-	// none is known any more.
+	// none is known any more, or it is a public one and who observed keeps those
+	// not.
 	Peer netip.Addr
+	// PeerUnknown means that nothing is left that tells of Peer: what was reached
+	// may have been private or public.
+	PeerUnknown bool
 
 	Verdict   Verdict
 	WouldDeny bool // let through by report mode only; Reason is the denial's
@@ -150,6 +154,7 @@ func (s *Seen) add(o *Seen) {
 	if !s.Peer.IsValid() {
 		s.Peer = o.Peer
 	}
+	s.PeerUnknown = s.PeerUnknown && o.PeerUnknown
 	revisions := slices.Concat(s.Revisions, o.Revisions)
 	slices.Sort(revisions)
 	s.Revisions = slices.Compact(revisions)

@@ -28,7 +28,8 @@ func (d *daemon) lapseTasks() []task {
 	l := &lapses{live: d.live, log: d.log, now: time.Now}
 	if d.history != nil {
 		l.seen = func(ctx context.Context, since time.Time) ([]policy.Seen, error) {
-			return seenIn(ctx, d.history, history.Filter{Since: since})
+			e, err := seenIn(ctx, d.history, history.Filter{Since: since})
+			return e.seen, err
 		}
 	}
 	return []task{{"learning windows", l.run}}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,11 +22,11 @@ func replayCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		seen, err := readEvidence(cmd)
+		e, err := readEvidence(cmd)
 		if err != nil {
 			return err
 		}
-		r := policy.Replay(candidate, nil, seen)
+		r := e.replay(candidate, nil)
 		if *asJSON {
 			err = writeIndented(cmd.OutOrStdout(), r)
 		} else {
@@ -36,11 +37,28 @@ func replayCommand() *cobra.Command {
 		case len(r.NewlyDenied) > 0:
 			err = errNo
 		case r.Attempts == 0:
-			err = nothingReplayed(&r)
+			err = nothingReplayed(&r.Replayed)
 		}
 		return err
 	}
 	return cmd
+}
+
+// replayed is the result of `policy replay`.
+type replayed struct {
+	policy.Replayed
+	// FlowsSince is when the oldest flow began that was asked for addresses; zero
+	// where none was missed, or there are no flows.
+	FlowsSince time.Time `json:"flows_since,omitzero"`
+}
+
+// replay puts the evidence to a candidate, see [policy.Replay].
+func (e *evidence) replay(candidate, baseline *policy.Policy) replayed {
+	r := replayed{Replayed: policy.Replay(candidate, baseline, e.seen)}
+	if r.Unaddressed > 0 {
+		r.FlowsSince = e.flowsSince
+	}
+	return r
 }
 
 // nothingReplayed says why there was nothing to judge.
@@ -53,7 +71,7 @@ func nothingReplayed(r *policy.Replayed) error {
 
 // talkReplay tells a replay to a person. than says what the answers differ from,
 // "" for what happened.
-func talkReplay(w io.Writer, r *policy.Replayed, than string) error {
+func talkReplay(w io.Writer, r *replayed, than string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s at %s replayed", attempts(r.Attempts), counted(r.Sites, "site"))
 	if r.Unjudged > 0 {
@@ -62,6 +80,13 @@ func talkReplay(w io.Writer, r *policy.Replayed, than string) error {
 	b.WriteString("\n")
 	if r.Undecided > 0 {
 		fmt.Fprintf(&b, "%s cannot be decided: there were too many names to keep them\n", attempts(r.Undecided))
+	}
+	if r.Unaddressed > 0 {
+		kept := "no flow is kept that tells"
+		if !r.FlowsSince.IsZero() {
+			kept = "none of the flows looked at, back to " + r.FlowsSince.UTC().Format("2006-01-02 15:04 UTC") + ", tells"
+		}
+		fmt.Fprintf(&b, "%s judged by name alone: %s the address, which the candidate may forbid\n", counted(r.Unaddressed, "site"), kept)
 	}
 	if r.Report {
 		b.WriteString("the candidate is in report mode: it is replayed as if it were enforced\n")
@@ -113,11 +138,11 @@ func diffCommand() *cobra.Command {
 		}
 		result := diffed{Differences: append([]policy.Difference{}, policy.Diff(a, b)...)}
 		if evidenceGiven(cmd) {
-			seen, err := readEvidence(cmd)
+			e, err := readEvidence(cmd)
 			if err != nil {
 				return err
 			}
-			effect := policy.Replay(b, a, seen)
+			effect := e.replay(b, a)
 			result.Effect = &effect
 		}
 		if *asJSON {
@@ -136,7 +161,7 @@ func diffCommand() *cobra.Command {
 // diffed is the result of `policy diff`.
 type diffed struct {
 	Differences []policy.Difference `json:"differences"`
-	Effect      *policy.Replayed    `json:"effect,omitempty"`
+	Effect      *replayed           `json:"effect,omitempty"`
 }
 
 func (d *diffed) differs() bool {

@@ -36,44 +36,53 @@ func evidenceGiven(cmd *cobra.Command) bool {
 	return false
 }
 
+// evidence is what was observed.
+type evidence struct {
+	seen []policy.Seen
+	// flowsSince is when the oldest flow began of those that were looked at for
+	// addresses; zero for none, and where flows are all that was read.
+	flowsSince time.Time
+}
+
 // readEvidence returns what was observed.
-func readEvidence(cmd *cobra.Command) ([]policy.Seen, error) {
+func readEvidence(cmd *cobra.Command) (evidence, error) {
 	f, err := readFilter(cmd, time.Now(), 0)
 	if err != nil {
-		return nil, err
+		return evidence{}, err
 	}
 	files, err := cmd.Flags().GetStringArray("flows")
 	if err != nil {
-		return nil, err
+		return evidence{}, err
 	}
 	if len(files) > 0 {
 		if cmd.Flags().Changed("store") {
-			return nil, refuse("give one of them", "--store and --flows are two places to read from")
+			return evidence{}, refuse("give one of them", "--store and --flows are two places to read from")
 		}
-		return readFlowFiles(files, cmd.InOrStdin(), f)
+		seen, err := readFlowFiles(files, cmd.InOrStdin(), f)
+		return evidence{seen: seen}, err
 	}
 	source, closing, err := openHistory(cmd)
 	if err != nil {
-		return nil, err
+		return evidence{}, err
 	}
 	defer closing()
-	seen, err := seenIn(cmd.Context(), source, f)
+	e, err := seenIn(cmd.Context(), source, f)
 	if err != nil {
-		return nil, err
+		return evidence{}, err
 	}
-	return seen, tellGaps(cmd.Context(), cmd.ErrOrStderr(), source, f.Since)
+	return e, tellGaps(cmd.Context(), cmd.ErrOrStderr(), source, f.Since)
 }
 
 // seenIn reads the sites of a store as observations. The flows tell which of
 // them lead to private addresses, and some of the names that were too many.
-func seenIn(ctx context.Context, store historySource, f history.Filter) ([]policy.Seen, error) {
+func seenIn(ctx context.Context, store historySource, f history.Filter) (evidence, error) {
 	sites, err := store.Sites(ctx, f)
 	if err != nil {
-		return nil, fmt.Errorf("read what was observed: %w", err)
+		return evidence{}, fmt.Errorf("read what was observed: %w", err)
 	}
 	told, err := lookAtFlows(ctx, store, f)
 	if err != nil {
-		return nil, fmt.Errorf("read what was observed: %w", err)
+		return evidence{}, fmt.Errorf("read what was observed: %w", err)
 	}
 	all := make([]policy.Seen, 0, len(sites))
 	for i := range sites {
@@ -86,10 +95,10 @@ func seenIn(ctx context.Context, store historySource, f history.Filter) ([]polic
 			all = append(all, unfolded(&seen, told.folded[s.ID])...)
 			continue
 		}
-		seen.Peer = told.peers[s.ID]
+		seen.Peer, seen.PeerUnknown = told.peers[s.ID], !told.addressed[s.ID]
 		all = append(all, seen)
 	}
-	return all, nil
+	return evidence{all, told.since}, nil
 }
 
 // lookedAt bounds how many flows are looked at for their addresses.
@@ -97,14 +106,16 @@ const lookedAt = 20_000
 
 // toldByFlows is what the sites do not tell, by the site's ID.
 type toldByFlows struct {
-	peers  map[string]netip.Addr     // a private address that the site led to
-	folded map[string][]history.Flow // those that were counted as [history.Other], and have a question
+	peers     map[string]netip.Addr     // a private address that the site led to
+	addressed map[string]bool           // whether any address is known that it led to
+	folded    map[string][]history.Flow // those that were counted as [history.Other], and have a question
+	since     time.Time                 // when the oldest began; zero: there are none
 }
 
 // lookAtFlows looks at the newest flows: of those that report mode let through,
 // and of all.
 func lookAtFlows(ctx context.Context, store historySource, f history.Filter) (*toldByFlows, error) {
-	told := &toldByFlows{peers: map[string]netip.Addr{}, folded: map[string][]history.Flow{}}
+	told := &toldByFlows{peers: map[string]netip.Addr{}, addressed: map[string]bool{}, folded: map[string][]history.Flow{}}
 	taken := map[string]bool{}
 	would := true
 	for _, only := range []*bool{&would, nil} {
@@ -113,8 +124,14 @@ func lookAtFlows(ctx context.Context, store historySource, f history.Filter) (*t
 			if err != nil {
 				return nil, err
 			}
-			if a := fl.Peer.Addr(); a.IsValid() && policy.ClassifyAddress(a) != policy.AddressGlobal {
-				told.peers[fl.Site] = a
+			if a := fl.Peer.Addr(); a.IsValid() {
+				told.addressed[fl.Site] = true
+				if policy.ClassifyAddress(a) != policy.AddressGlobal {
+					told.peers[fl.Site] = a
+				}
+			}
+			if only == nil && (told.since.IsZero() || fl.Start.Before(told.since)) {
+				told.since = fl.Start
 			}
 			if _, asks := fl.Query(); asks && fl.Folded() && !taken[fl.ID] {
 				taken[fl.ID] = true

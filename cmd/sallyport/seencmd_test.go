@@ -55,7 +55,7 @@ func crowded(t *testing.T) *history.Store {
 // Names that were too many to be kept are judged by the flow where there is one
 // that tells its own, and told where there is none.
 func TestReplayOfTooManyNames(t *testing.T) {
-	seen, err := seenIn(t.Context(), crowded(t), history.Filter{})
+	e, err := seenIn(t.Context(), crowded(t), history.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestReplayOfTooManyNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := policy.Replay(candidate, nil, seen)
+	r := e.replay(candidate, nil)
 	if len(r.NewlyDenied) != 1 || r.NewlyDenied[0].Site != "late.example" || r.NewlyDenied[0].Count != 1 || r.NewlyDenied[0].Sent != 10 || len(r.NewlyAllowed) != 0 {
 		t.Errorf("newly denied: %+v, allowed: %+v", r.NewlyDenied, r.NewlyAllowed)
 	}

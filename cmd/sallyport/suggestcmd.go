@@ -33,14 +33,14 @@ func suggestCommand() *cobra.Command {
 			}
 			o.Policy = p
 		}
-		seen, err := readEvidence(cmd)
+		e, err := readEvidence(cmd)
 		if err != nil {
 			return err
 		}
-		s := policy.Suggest(seen, o)
+		s := policy.Suggest(e.seen, o)
 		if len(s.Rules) == 0 {
 			talkSuggestion(cmd.ErrOrStderr(), &s)
-			return fmt.Errorf("there is nothing to suggest: %s observed, %d left out", counted(len(seen), "site"), len(s.LeftOut))
+			return fmt.Errorf("there is nothing to suggest: %s observed, %d left out", counted(len(e.seen), "site"), len(s.LeftOut))
 		}
 		if *cases != "" {
 			if err := os.WriteFile(*cases, s.Cases(relativeTo(*cases, *tests)), 0o644); err != nil { //nolint:gosec // a test is no secret
