@@ -24,7 +24,9 @@ const (
 // Serve answers connections to ln until ctx ends, lets requests under way
 // finish for two seconds, cuts what is left and returns nil. It closes ln.
 func (h *Handler) Serve(ctx context.Context, ln net.Listener) error {
+	all := newCrowd()
 	srv := &http.Server{
+		ConnState:         all.change,
 		Handler:           h,
 		ReadHeaderTimeout: headTimeout,
 		ReadTimeout:       readTimeout,
