@@ -100,13 +100,6 @@ func (s *secretsManager) set(name, value string) {
 	s.values[name] = value
 }
 
-// reads returns how often a secret was asked for.
-func (s *secretsManager) reads() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.asked)
-}
-
 // fleet is two proxies as examples/config/fleet.yaml has them, on the database
 // of examples/postgres and with the receiver of examples/webhook. What is not
 // the example's are the addresses, the policy, and how often is looked.

@@ -27,7 +27,7 @@ type credentials struct {
 
 	turn           chan struct{} // holds a value while somebody has what follows
 	at             time.Time     // of the last reading
-	user, password string        // of it; "" and "" before it succeeded once
+	user, password string        // of the last that succeeded
 	failing        bool          // and it was said
 }
 
