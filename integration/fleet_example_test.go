@@ -349,6 +349,25 @@ func TestFleetRoles(t *testing.T) {
 		FROM pg_class WHERE relkind = 'r' AND relnamespace = 'sallyport'::regnamespace`).succeeds(t, "hidden: 0, some: true")
 	run("-d", administrator, "-A", "-t", "-c", "SELECT 'public: ' || bool_or(has_schema_privilege(r, 'public', 'USAGE')) FROM unnest(ARRAY['sallyport', 'sallyport_reader']) r").succeeds(t, "public: false")
 	run("-d", administrator, "-A", "-t", "-c", "SELECT 'member: ' || pg_has_role('master', 'sallyport', 'USAGE')").succeeds(t, "member: false")
+
+	// Who may only look holds the lock of those who make tables, as anybody can. The
+	// tables are there: no proxy waits for it, and none begins without its overlays.
+	ctx, letGo := context.WithCancel(t.Context())
+	held := exec.CommandContext(ctx, psql, "-X", "-w", "-d", reader, "-c", "SELECT pg_advisory_lock(x'53414c4c59'::bigint), pg_sleep(600)")
+	if err := held.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		letGo()
+		_ = held.Wait() // it was killed
+	})
+	const locks = "SELECT 'held: ' || count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+	for deadline := time.Now().Add(patience); !strings.Contains(run("-d", administrator, "-A", "-t", "-c", locks).stdout, "held: 1"); {
+		if time.Now().After(deadline) {
+			t.Fatal("the lock is not held")
+		}
+	}
+	newWorld(t).serve(twoNames, setting("history.store", "env:HISTORY_URL"), setting("history.overlays", "required"), environ("HISTORY_URL="+writer)).awaitReadyz(`"ready":true`)
 }
 
 // TestFleetSecrets: the task role may read what the configuration names, and no

@@ -99,9 +99,15 @@ func (d *database) prepare(ctx context.Context, readOnly bool) error {
 		if err := d.read.QueryRowContext(ctx, "SELECT count(*) FROM change").Scan(&n); err != nil {
 			return fmt.Errorf("this is no history, or one that was never written: %w", err)
 		}
-		return d.known(ctx)
+		_, err := d.known(ctx)
+		return err
 	}
 	if d.engine == enginePostgres {
+		// Whoever may connect can hold the lock, also who may only look: nobody waits
+		// for it to do nothing.
+		if current, err := d.known(ctx); current || errors.Is(err, errNewer) {
+			return err
+		}
 		return d.lockedPostgres(ctx, d.migrate)
 	}
 	return d.migrate(ctx)
@@ -137,21 +143,22 @@ func (d *database) migrate(ctx context.Context) error {
 	return nil
 }
 
-// known reports a store as an error whose rows a later version may have given
-// another meaning.
-func (d *database) known(ctx context.Context) error {
+// known reports whether a store's tables are this version's. Those are an error
+// whose rows a later version may have given another meaning.
+func (d *database) known(ctx context.Context) (current bool, err error) {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
-		return fmt.Errorf("migrations: %w", err)
+		return false, fmt.Errorf("migrations: %w", err)
 	}
-	var current int64
-	if err := d.read.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&current); err != nil {
-		return fmt.Errorf("read the version of the store: %w", err)
+	var version int64
+	if err := d.read.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&version); err != nil {
+		return false, fmt.Errorf("read the version of the store: %w", err)
 	}
-	if target := int64(len(files)); current > target { // they are numbered from 1 on
-		return fmt.Errorf("%w: version %d, this one knows %d", errNewer, current, target)
+	target := int64(len(files)) // they are numbered from 1 on
+	if version > target {
+		return false, fmt.Errorf("%w: version %d, this one knows %d", errNewer, version, target)
 	}
-	return nil
+	return version == target, nil
 }
 
 // sqliteName returns the data source's name for a path.
