@@ -290,7 +290,8 @@ func diffRevisions(cmd *cobra.Command, old, now history.Revision, seen [2][]hist
 	}
 	known := map[reach]bool{}
 	for _, s := range seen[0] {
-		known[reach{s.Where(), s.Port, s.Verdict}] = true
+		// Whether names that were too many to be kept were the same ones nobody knows.
+		known[reach{s.Where(), s.Port, s.Verdict}] = s.Host != history.Other
 	}
 	fresh := slices.DeleteFunc(seen[1], func(s history.Summary) bool { return known[reach{s.Where(), s.Port, s.Verdict}] })
 	sheet := newSheet(cmd, siteColumns())

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -90,5 +91,17 @@ func TestReplayOfLostNames(t *testing.T) {
 	}
 	if err := nothingReplayed(&policy.Replayed{}); err == nil || !strings.Contains(err.Error(), "was never observed") {
 		t.Error(err)
+	}
+}
+
+// Of names that were too many to be kept nobody can say that they are the same.
+func TestDiffOfTooManyNames(t *testing.T) {
+	many := []history.Summary{{Caller: "apps", Host: history.Other, Verdict: policy.Allow}, {Caller: "apps", Host: "a.example", Port: 443, Verdict: policy.Allow}}
+	cmd := flowDiffCommand()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	err := diffRevisions(cmd, history.Revision{Family: "apps", Revision: 41}, history.Revision{Family: "apps", Revision: 42}, [2][]history.Summary{many, many})
+	if !errors.Is(err, errNo) || !strings.Contains(out.String(), "apps:42 reaches 1 site that apps:41 never did") || !strings.Contains(out.String(), history.Other) {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
