@@ -133,3 +133,39 @@ func TestLookAtNewer(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may connect to the database may notify, be it only to read: that makes
+// no proxy read its policy again.
+func TestNoticesOfNothing(t *testing.T) {
+	store := engines(t)["postgres"](t)
+	s := open(t, history.Config{Store: store})
+	changed := s.Changed(t.Context())
+	<-changed // the beginning
+	o, err := s.AddOverlay(t.Context(), history.Overlay{Name: "first", Text: "version: 1\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a change is told", func() bool { return len(changed) == 1 })
+	db, err := sql.Open("pgx", store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	told := 0
+	for range 200 {
+		if _, err := db.ExecContext(t.Context(), "SELECT pg_notify('sallyport_overlay', '')"); err != nil {
+			t.Fatal(err)
+		}
+		for len(changed) > 0 {
+			<-changed
+			told++
+		}
+	}
+	if told > 3 { // the store as it was found, and the change above
+		t.Errorf("told %d times of nothing", told)
+	}
+	if err := s.RevokeOverlay(t.Context(), o.ID, "ann", ""); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the next change is told", func() bool { return len(changed) == 1 })
+}

@@ -17,8 +17,8 @@ type watchers struct {
 
 // Changed returns a channel that holds a value, and gets another, soon after,
 // whenever an overlay was added or revoked by any proxy or person on the store;
-// changes that come together are told once, and now and then there was none. Each call makes a channel of its own, closed when ctx
-// or Run ends. It needs Run: PostgreSQL tells at once (LISTEN), and either
+// changes that come together are told once, and now and then there was none.
+// Each call makes a channel of its own, closed when ctx or Run ends. It needs Run: PostgreSQL tells at once (LISTEN), and either
 // engine is asked every second, or every ten where it tells by itself.
 func (s *Store) Changed(ctx context.Context) <-chan struct{} {
 	ch := make(chan struct{}, 1)
@@ -74,16 +74,18 @@ func (w *watchers) end() {
 const (
 	pollEvery   = time.Second
 	listenEvery = 10 * time.Second // beside LISTEN, whose connection may be dead without a word
+	noticeEvery = 100 * time.Millisecond
 )
 
 // watch looks for changes until ctx ends.
 func (s *Store) watch(ctx context.Context) {
 	every := pollEvery
+	told := make(chan struct{}, 1)
 	if s.engine == enginePostgres {
 		every = listenEvery
 		var listening sync.WaitGroup
 		defer listening.Wait()
-		listening.Go(func() { s.listen(ctx) })
+		listening.Go(func() { s.listen(ctx, told) })
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -98,16 +100,27 @@ func (s *Store) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-told:
+			select { // whoever may connect may notify, as often as he likes
+			case <-ctx.Done():
+				return
+			case <-time.After(noticeEvery):
+			}
 		case <-ticker.C:
 		}
 	}
 }
 
 // listen is told by PostgreSQL, and listens again when that ends.
-func (s *Store) listen(ctx context.Context) {
+func (s *Store) listen(ctx context.Context, told chan<- struct{}) {
 	for ctx.Err() == nil {
 		if db := s.database(); db != nil {
-			_ = listenPostgres(ctx, db.read, changeName, s.watchers.tell) // it is tried again, and polled beside it
+			_ = listenPostgres(ctx, db.read, changeName, func() { // it is tried again, and polled beside it
+				select {
+				case told <- struct{}{}:
+				default: // it is known
+				}
+			})
 		}
 		select {
 		case <-ctx.Done():
