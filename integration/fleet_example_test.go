@@ -352,8 +352,9 @@ func TestFleetRoles(t *testing.T) {
 
 	// Who may only look holds the lock of those who make tables, as anybody can. The
 	// tables are there: no proxy waits for it, and none begins without its overlays.
+	// Nor do the locks of those who write an overlay keep anybody from it.
 	ctx, letGo := context.WithCancel(t.Context())
-	held := exec.CommandContext(ctx, psql, "-X", "-w", "-d", reader, "-c", "SELECT pg_advisory_lock(x'53414c4c59'::bigint), pg_sleep(600)")
+	held := exec.CommandContext(ctx, psql, "-X", "-w", "-d", reader, "-c", "SELECT pg_advisory_lock(x'53414c4c59'::bigint + n) FROM generate_series(0, 9) n; SELECT pg_sleep(600)")
 	if err := held.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -362,12 +363,16 @@ func TestFleetRoles(t *testing.T) {
 		_ = held.Wait() // it was killed
 	})
 	const locks = "SELECT 'held: ' || count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-	for deadline := time.Now().Add(patience); !strings.Contains(run("-d", administrator, "-A", "-t", "-c", locks).stdout, "held: 1"); {
+	for deadline := time.Now().Add(patience); !strings.Contains(run("-d", administrator, "-A", "-t", "-c", locks).stdout, "held: 10"); {
 		if time.Now().After(deadline) {
 			t.Fatal("the lock is not held")
 		}
 	}
-	newWorld(t).serve(twoNames, setting("history.store", "env:HISTORY_URL"), setting("history.overlays", "required"), environ("HISTORY_URL="+writer)).awaitReadyz(`"ready":true`)
+	r := newWorld(t).serve(twoNames, setting("history.store", "env:HISTORY_URL"), setting("history.overlays", "required"), environ("HISTORY_URL="+writer))
+	r.awaitReadyz(`"ready":true`)
+	url := filepath.Join(t.TempDir(), "url")
+	writeFile(t, url, writer)
+	r.run(nil, "policy", "deny", "evil.example.test", "--reason", "a test", "--store", "file:"+url).succeeds(t)
 }
 
 // TestFleetSecrets: the task role may read what the configuration names, and no

@@ -56,13 +56,14 @@ func (s *Store) transact(ctx context.Context, what string, do func(*transaction,
 	return nil
 }
 
-// serialise makes transactions that read before they write wait for each other.
-// SQLite's all do: they begin by taking the file.
-func (d *database) serialise(ctx context.Context, tx *transaction) error {
+// serialise makes transactions that read a table before they write to it wait for
+// each other. SQLite's all do: they begin by taking the file. It is no advisory
+// lock, which whoever may only look could hold against all writers.
+func (d *database) serialise(ctx context.Context, tx *transaction, table string) error {
 	if d.engine != enginePostgres {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock+2))
+	_, err := tx.ExecContext(ctx, "LOCK TABLE "+table+" IN SHARE ROW EXCLUSIVE MODE")
 	return err
 }
 
@@ -72,7 +73,7 @@ func (d *database) serialise(ctx context.Context, tx *transaction) error {
 func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o.ID, o.At, o.Revoked, o.RevokedBy, o.RevokedReason = flow.NewID(), s.cfg.Clock().UTC().Truncate(time.Microsecond), time.Time{}, "", ""
 	err := s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
-		if err := db.serialise(ctx, tx); err != nil {
+		if err := db.serialise(ctx, tx, "overlay"); err != nil {
 			return err
 		}
 		var active int64
@@ -94,7 +95,7 @@ func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 // active one of its name, that counts, and the error is [ErrThere].
 func (s *Store) RestoreOverlay(ctx context.Context, o Overlay) error {
 	return s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
-		if err := db.serialise(ctx, tx); err != nil {
+		if err := db.serialise(ctx, tx, "overlay"); err != nil {
 			return err
 		}
 		var there int64

@@ -40,7 +40,7 @@ type versionText struct {
 // zero.
 func (s *Store) SaveVersion(ctx context.Context, v Version) error {
 	return s.transact(ctx, "policy version", func(tx *transaction, db *database) error {
-		if err := db.serialise(ctx, tx); err != nil {
+		if err := db.serialise(ctx, tx, "version"); err != nil {
 			return err
 		}
 		last, err := newestVersion(ctx, tx)
