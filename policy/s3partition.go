@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // s3Suffix is a DNS suffix below which a partition has its endpoints. The
 // partition of one that two share is decided by the Region.
@@ -10,9 +13,10 @@ type s3Suffix struct {
 	dualStack bool
 }
 
-// s3Suffixes returns every suffix, of each partition the ordinary one first.
-func s3Suffixes() [14]s3Suffix {
-	return [...]s3Suffix{
+// s3Suffixes returns every suffix, of each partition the ordinary one first. It
+// is shared: callers only read it.
+var s3Suffixes = sync.OnceValue(func() []s3Suffix {
+	return []s3Suffix{
 		{"amazonaws.com", "aws", false}, // and aws-us-gov
 		{"api.aws", "aws", true},        // and aws-us-gov
 		{"amazonaws.com.cn", "aws-cn", false},
@@ -28,12 +32,19 @@ func s3Suffixes() [14]s3Suffix {
 		{"csp.hci.ic.gov", "aws-iso-f", false},
 		{"api.aws.hci.ic.gov", "aws-iso-f", true},
 	}
-}
+})
 
 // cutS3Suffix takes the partition's suffix off a name and reports whether it
 // has one and something before it.
 func cutS3Suffix(name string) (sfx s3Suffix, rest string, ok bool) {
+	if name == "" {
+		return s3Suffix{}, "", false
+	}
+	last := name[len(name)-1]
 	for _, sfx := range s3Suffixes() {
+		if sfx.name[len(sfx.name)-1] != last {
+			continue // nearly every name that is not S3's ends here
+		}
 		if rest, ok := strings.CutSuffix(name, sfx.name); ok && len(rest) > 1 && rest[len(rest)-1] == '.' {
 			return sfx, rest[:len(rest)-1], true
 		}
