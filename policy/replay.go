@@ -54,8 +54,8 @@ type Answer struct {
 // would have answered. It asks at no particular time.
 //
 // Where the address is known that a name led to, the candidate's resolves_to is
-// replayed, too; where it is not, that is counted. What was recorded cannot tell of a task's tags, of which a
-// policy may ask: a store keeps the last visitor's.
+// replayed, too; where it is not, that is counted. What was recorded cannot tell
+// of a task's tags, of which a policy may ask: a store keeps the last visitor's.
 func Replay(candidate, baseline *Policy, seen []Seen) Replayed {
 	r := Replayed{NewlyDenied: []Change{}, NewlyAllowed: []Change{}}
 	sums := merged(seen)

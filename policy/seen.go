@@ -26,9 +26,8 @@ type Seen struct {
 	// Folded means that Host stands for names that were too many to be kept: which
 	// they were is not known, and no policy can be asked about them.
 	Folded bool
-	// Peer is an address that the name led to, invalid when none was dialled, or
-	// none is known any more, or it is a public one and who observed keeps those
-	// not.
+	// Peer is an address that the name led to. It is invalid when none was dialled,
+	// none is known any more, or the observer keeps private ones only.
 	Peer netip.Addr
 	// PeerUnknown means that nothing is left that tells of Peer: what was reached
 	// may have been private or public.

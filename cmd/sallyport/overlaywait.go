@@ -17,24 +17,25 @@ const overlayPause = time.Second
 
 // checkOverlays finds overlays that are required of a store that can hold none
 // from before.
-func (l *loaded) checkOverlays() error {
+func (l *loaded) checkOverlays() error { return l.outlasts(l.History.Store) }
+
+// outlasts refuses a store whose overlays are not there after a start, where they
+// are required.
+func (l *loaded) outlasts(store string) error {
 	if l.History.Overlays != overlaysRequired {
 		return nil
 	}
-	if l.History.Store == historyOff {
-		return refuse("set history.store to a file or a database, or leave history.overlays optional",
-			"%s: there are no overlays to wait for, %s is off", l.place("history.overlays"), l.place("history.store"))
-	}
-	return l.outlasts(l.History.Store)
-}
-
-// outlasts refuses a store in memory where overlays are required.
-func (l *loaded) outlasts(store string) error {
-	if l.History.Overlays != overlaysRequired || store != history.Memory {
+	none := l.place("history.store")
+	switch store {
+	case historyOff:
+		none += " is off"
+	case history.Memory:
+		none = "those in memory (" + none + ") ended with the process before"
+	default:
 		return nil
 	}
 	return refuse("set history.store to a file or a database, or leave history.overlays optional",
-		"%s: there are no overlays to wait for, those in memory (%s) ended with the process before", l.place("history.overlays"), l.place("history.store"))
+		"%s: there are no overlays to wait for, %s", l.place("history.overlays"), none)
 }
 
 // trafficTasks are the tasks that serve traffic. Where the overlays are required

@@ -72,18 +72,7 @@ func (d *database) serialise(ctx context.Context, tx *transaction, table string)
 // active it is [ErrThere]: who revokes one must not leave another.
 func (s *Store) AddOverlay(ctx context.Context, o Overlay) (Overlay, error) {
 	o.ID, o.At, o.Revoked, o.RevokedBy, o.RevokedReason = flow.NewID(), s.cfg.Clock().UTC().Truncate(time.Microsecond), time.Time{}, "", ""
-	err := s.transact(ctx, "overlay", func(tx *transaction, db *database) error {
-		if err := db.serialise(ctx, tx, "overlay"); err != nil {
-			return err
-		}
-		var active int64
-		err := tx.QueryRowContext(ctx, "SELECT count(*) FROM overlay WHERE name = $1 AND revoked_at = 0", o.Name).Scan(&active)
-		if err != nil || active > 0 {
-			return cmp.Or(err, ErrThere)
-		}
-		return db.insert(ctx, tx, o)
-	})
-	if err != nil {
+	if err := s.RestoreOverlay(ctx, o); err != nil {
 		return Overlay{}, err
 	}
 	return o, nil
@@ -103,17 +92,12 @@ func (s *Store) RestoreOverlay(ctx context.Context, o Overlay) error {
 		if err != nil || there > 0 {
 			return cmp.Or(err, ErrThere)
 		}
-		return db.insert(ctx, tx, o)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
+			return err
+		}
+		return db.tell(ctx, tx)
 	})
-}
-
-// insert writes an active document, and notes the change.
-func (d *database) insert(ctx context.Context, tx *transaction, o Overlay) error {
-	if _, err := tx.ExecContext(ctx, `INSERT INTO overlay (id, at, name, document, author, reason, until_at, revoked_at, revoked_by, revoked_reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, '', '')`, o.ID, micros(o.At), o.Name, o.Text, o.Author, o.Reason, micros(o.Until)); err != nil {
-		return err
-	}
-	return d.tell(ctx, tx)
 }
 
 // RevokeOverlay ends a document and tells all watchers; [ErrNotFound] when it is
